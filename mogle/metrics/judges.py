@@ -1,0 +1,211 @@
+"""The two judges: a face parser and an attribute reader, both small, both trained on painted portraits alone.
+
+They measure generated pictures: the parser says whether a picture follows its mask, the reader whether it
+follows its sentence. Their own accuracy on pictures they never saw stands in ``config.json`` beside the weights
+and belongs next to every number that leans on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mogle.errors import MogleError
+
+CLASSES = 19
+JUDGE_SIZE = 128  # pixels on a side of the pictures that the judges are trained on
+
+
+def to_tensor(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 pictures (N,H,W,3) -> float32 (N,3,H,W) in [0,1]."""
+    tensor = torch.as_tensor(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    return tensor.to(device).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def _with_position(image: Tensor) -> Tensor:
+    """Adds each pixel's x and y in [-1,1]: convolutions alone cannot tell a left eye from a right one."""
+    batch, _, height, width = image.shape
+    y = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype).view(1, 1, height, 1)
+    x = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype).view(1, 1, 1, width)
+    return torch.cat([image * 2 - 1, x.expand(batch, 1, height, width), y.expand(batch, 1, height, width)], 1)
+
+
+def _conv(inside: int, outside: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions around a residual path."""
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = _conv(width, width, dilation=dilation)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class FaceParser(nn.Module):
+    """Picture (B,3,H,W) in [0,1] -> logits (B,19,H,W) of the CelebAMask-HQ classes.
+
+    A small U-Net whose trunk starts at half resolution (2x2 pixels folded into channels, so nothing is lost) and
+    whose last convolution sees the full-resolution stem again: brows and earrings are two pixels thick.
+    Sides that are not a multiple of 16 are padded by repeating the border, and cut again.
+    """
+
+    WIDTHS = (40, 56, 72, 80)
+    STEM = 16
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        super().__init__()
+        w, stem = self.WIDTHS, self.STEM
+        self.stem = _conv(5, stem)
+        self.fold = _conv(4 * stem, w[0], 1)
+        self.encode = nn.ModuleList([_Block(w[0]), _Block(w[1]), _Block(w[2]), _Block(w[3], dilation=2)])
+        self.down = nn.ModuleList([_conv(w[i], w[i + 1], stride=2) for i in range(3)])
+        self.context = nn.Linear(w[3], w[3])
+        self.up = nn.ModuleList([nn.Conv2d(w[i + 1], w[i], 1) for i in range(3)])
+        self.decode = nn.ModuleList([_conv(w[i], w[i]) for i in range(3)])
+        self.unfold = nn.Conv2d(w[0], 4 * stem, 1)
+        self.refine = _conv(2 * stem, 2 * stem)
+        self.head = nn.Conv2d(2 * stem, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        bottom, right = -height % 16, -width % 16
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        stem = self.stem(_with_position(image))
+        x = self.fold(F.pixel_unshuffle(stem, 2))
+        skips = []
+        for level in range(4):
+            x = self.encode[level](x)
+            if level < 3:
+                skips.append(x)
+                x = self.down[level](x)
+        x = x + self.context(x.mean((2, 3)))[:, :, None, None]
+        for level in (2, 1, 0):
+            x = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = self.decode[level](x + skips[level])
+        x = torch.cat([F.pixel_shuffle(self.unfold(x), 2), stem], 1)
+        return self.head(self.refine(x))[..., :height, :width]
+
+    @torch.inference_mode()
+    def parse(self, images: np.ndarray, batch: int = 32) -> np.ndarray:
+        """uint8 pictures (N,H,W,3) -> uint8 label maps (N,H,W), at the pictures' own size."""
+        device = self.head.weight.device
+        maps = [self(to_tensor(images[i : i + batch], device)).argmax(1) for i in range(0, len(images), batch)]
+        return torch.cat(maps).to(torch.uint8).cpu().numpy()
+
+
+class AttributeReader(nn.Module):
+    """Picture (B,3,H,W) in [0,1] -> {attribute: logits (B, number of its values)}.
+
+    ``heads`` names the attributes and their values. Pictures of another size are resized to 128 px first.
+    ``features`` gives the 192 numbers before the heads; the tiny track computes KID on them.
+    """
+
+    WIDTHS = (24, 48, 80, 104)
+    FEATURES = 192
+
+    def __init__(self, heads: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.values = {name: tuple(values) for name, values in heads.items()}
+        w = self.WIDTHS
+        self.trunk = nn.Sequential(
+            _conv(5, w[0], 5, stride=2),
+            _Block(w[0]),
+            *(part for i in range(3) for part in (_conv(w[i], w[i + 1], stride=2), _Block(w[i + 1]))),
+        )
+        self.where = nn.Conv2d(w[3], 16, 1)  # keeps a coarse 4x4 layout that pooling would throw away
+        self.mix = nn.Linear(w[3] + 16 * 16, self.FEATURES)
+        self.heads = nn.ModuleDict({name: nn.Linear(self.FEATURES, len(v)) for name, v in self.values.items()})
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) in [0,1] -> (B,192), after the last non-linearity."""
+        if image.shape[-2:] != (JUDGE_SIZE, JUDGE_SIZE):
+            image = F.interpolate(image, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True)
+        x = self.trunk(_with_position(image))
+        layout = F.avg_pool2d(self.where(x), x.shape[-1] // 4).flatten(1)
+        return F.gelu(self.mix(torch.cat([x.mean((2, 3)), layout], 1)))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return self.judge(self.features(image))
+
+    def judge(self, features: Tensor) -> dict[str, Tensor]:
+        """Features (B,192) -> {attribute: logits}."""
+        return {name: head(features) for name, head in self.heads.items()}
+
+    @torch.inference_mode()
+    def read(self, images: np.ndarray, batch: int = 64) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """uint8 pictures (N,H,W,3) -> ({attribute: index of its value (N,)}, features float32 (N,192))."""
+        device = self.mix.weight.device
+        features = torch.cat(
+            [self.features(to_tensor(images[i : i + batch], device)) for i in range(0, len(images), batch)]
+        )
+        read = {name: logits.argmax(1).cpu().numpy() for name, logits in self.judge(features).items()}
+        return read, features.float().cpu().numpy()
+
+
+class Judges(NamedTuple):
+    """What ``load_judges`` gives; unpacks as ``parser, reader``."""
+
+    parser: FaceParser
+    reader: AttributeReader
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trained numbers in a network."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def save_judges(folder: str | Path, judges: Judges, record: Mapping[str, Any] | None = None) -> None:
+    """Writes parser.safetensors and attributes.safetensors (float16) and config.json with ``record`` inside."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, network in (("parser", judges.parser), ("attributes", judges.reader)):
+        state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+        half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        save_file({key: value.contiguous() for key, value in half.items()}, folder / f"{name}.safetensors")
+    config = {
+        "size": JUDGE_SIZE,
+        "parser": {"classes": CLASSES, "parameters": parameters(judges.parser)},
+        "attributes": {"heads": judges.reader.values, "parameters": parameters(judges.reader)},
+        **(record or {}),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load_judges(folder: str | Path, device: torch.device | str = "cpu") -> Judges:
+    """Both judges from the folder that ``save_judges`` wrote: float32, in eval mode, without gradients."""
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    missing = [n for n in ("config.json", "parser.safetensors", "attributes.safetensors") if not (folder / n).is_file()]
+    if missing:
+        raise MogleError(f"{folder}: no {', '.join(missing)} there; expected a folder of judges (checkpoints/judges)")
+    config = json.loads((folder / "config.json").read_text())
+    judges = Judges(FaceParser(config["parser"]["classes"]), AttributeReader(config["attributes"]["heads"]))
+    for name, network in (("parser", judges.parser), ("attributes", judges.reader)):
+        try:
+            network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        except Exception as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise MogleError(f"{folder / name}.safetensors does not fit this version's judge: {first}") from error
+        network.to(device).eval().requires_grad_(False)
+    return judges

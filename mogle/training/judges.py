@@ -1,0 +1,326 @@
+"""Trains the two judges on painted portraits: ``python -m mogle.training.judges --out checkpoints/judges``.
+
+All pictures lie on the device as uint8; augmentation runs there for a whole batch at once. Generated pictures are a
+little blurred, noisy or off in contrast, and their outlines wobble: the judges must read them all the same, so they
+see such changes here. Pictures are never flipped, because left and right are part of what is judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mogle.errors import MogleError
+from mogle.metrics.attributes import encode_attributes, score_attributes
+from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
+from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from mogle.training.loop import Progress
+
+Attributes = Sequence[Mapping[str, str | None]]
+
+
+def warp_grid(batch: int, size: tuple[int, int], strength: float, rng: torch.Generator, device: Any) -> Tensor:
+    """Sampling grid (B,H,W,2): a slight turn, scale, shift and wobble for three samples in four, else the identity."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng, device=device) * 2 - 1
+
+    on = (torch.rand(batch, generator=rng, device=device) < 0.75).float() * strength
+    angle, scale = 0.17 * on * uniform(batch), 1 + 0.2 * on * uniform(batch)
+    shift = 0.12 * on[:, None] * uniform(batch, 2)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    grid = F.affine_grid(theta, [batch, 1, *size], align_corners=False)
+    wobble = F.interpolate(uniform(batch, 2, 5, 5) * (0.05 * on)[:, None, None, None], size, mode="bicubic")
+    return grid + wobble.permute(0, 2, 3, 1)
+
+
+def disturb(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+    """Brightness, contrast, tint, blur and noise, mild enough to leave skin, light and colours readable."""
+    batch, device = len(image), image.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng, device=device)
+
+    blur = (uniform(batch, 1, 1, 1) * 1.6 - 0.6).clamp(0)  # none for more than a third
+    image = torch.lerp(image, F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1), blur)
+    gain = 1 + strength * (0.10 * (uniform(batch, 1, 1, 1) * 2 - 1) + 0.04 * (uniform(batch, 3, 1, 1) * 2 - 1))
+    image = (image - 0.5) * (1 + strength * 0.15 * (uniform(batch, 1, 1, 1) * 2 - 1)) + 0.5
+    noise = torch.randn(image.shape, generator=rng, device=device) * (0.04 * uniform(batch, 1, 1, 1) ** 2)
+    return (image * gain + noise).clamp(0, 1)
+
+
+def _class_weights(masks: Tensor) -> Tensor:
+    """Mildly larger weights for small classes (frequency to the power -1/4), mean 1 over the classes that occur."""
+    counts = torch.bincount(masks.flatten().long(), minlength=CLASSES).double()
+    weight = torch.where(counts > 0, (counts.clamp(min=1) / counts.sum()) ** -0.25, 0.0)
+    return (weight / weight[counts > 0].mean()).float()
+
+
+def parser_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted cross-entropy plus soft Dice over the batch: the first for every pixel, the second for thin classes.
+
+    logits (B,19,H,W), target int64 (B,H,W), weight (19,).
+    """
+    logits = logits.float()
+    soft = logits.softmax(1)
+    truth = F.one_hot(target, CLASSES).permute(0, 3, 1, 2).to(soft.dtype)
+    overlap, total = (soft * truth).sum((0, 2, 3)), soft.sum((0, 2, 3)) + truth.sum((0, 2, 3))
+    present = truth.sum((0, 2, 3)) > 0
+    dice = torch.where(present, 1 - (2 * overlap + 1) / (total + 1), 0.0).sum() / present.sum()
+    return F.cross_entropy(logits, target, weight) + dice
+
+
+def _fit(
+    network: nn.Module,
+    loss: Callable[[nn.Module, Tensor], Tensor],
+    *,
+    count: int,
+    steps: int,
+    batch: int,
+    lr: float,
+    device: torch.device,
+    rng: torch.Generator,
+    minutes: float | None,
+    title: str,
+) -> dict[str, float]:
+    """AdamW, short warm-up, cosine to zero; leaves the moving average of the weights in ``network``.
+
+    ``loss(network, index)`` gets sample numbers (B,). Steps decide the schedule; ``minutes`` is a limit that shortens
+    it when the machine is slower than planned (the result then depends on its speed).
+    """
+    network.to(device).train()
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.backends.cudnn.benchmark = True
+    decay = 1 - min(0.1, 8 / steps)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.02, fused=device.type == "cuda")
+    start, step, value = time.monotonic(), 0, torch.zeros(())
+    order = torch.randperm(count, generator=rng, device=device)
+    used, progress = 0, Progress(title, steps)
+    while step < steps:
+        done = step / steps
+        if minutes is not None:
+            done = max(done, (time.monotonic() - start) / (60 * minutes))
+            if done >= 1:
+                break
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / max(1, steps // 20)) * 0.5 * (1 + math.cos(math.pi * done))
+        if used + batch > count:
+            order, used = torch.randperm(count, generator=rng, device=device), 0
+        index = order[used : used + batch]
+        used += batch
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            value = loss(network, index)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(network)
+        progress(step, loss=value)
+        step += 1
+    network.load_state_dict(average.module.state_dict())
+    network.eval()
+    if not math.isfinite(value.item()):
+        raise MogleError(f"{title}: the loss became {value.item()} after {step} steps; lower the learning rate")
+    return {"steps": step, "batch": batch, "seconds": round(time.monotonic() - start, 1), "loss": value.item()}
+
+
+def train_parser(
+    images: np.ndarray | Tensor,
+    masks: np.ndarray | Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    steps: int = 1500,
+    batch: int = 128,
+    lr: float = 3e-3,
+    seed: int = 0,
+    minutes: float | None = None,
+) -> tuple[FaceParser, dict[str, float]]:
+    """uint8 pictures (N,H,W,3) and label maps (N,H,W) -> the parser and a record of its training."""
+    device = torch.device(device)
+    images, masks = torch.as_tensor(images).to(device), torch.as_tensor(masks).to(device)
+    batch, size = min(batch, len(images)), (masks.shape[1], masks.shape[2])
+    torch.manual_seed(seed)
+    rng = torch.Generator(device).manual_seed(seed)
+    weight = _class_weights(masks)
+
+    def loss(network: nn.Module, index: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            grid = warp_grid(len(index), size, 1.0, rng, device)
+            image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
+            target = masks[index][:, None].float()
+            target = F.grid_sample(target, grid, "nearest", padding_mode="border", align_corners=False)
+            image = disturb(image, 1.0, rng)
+            if device.type == "cuda":
+                image = image.contiguous(memory_format=torch.channels_last)
+        return parser_loss(network(image), target[:, 0].long(), weight)
+
+    network = FaceParser()
+    record = _fit(
+        network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
+        title="face parser",
+    )  # fmt: skip
+    return network, record
+
+
+def train_reader(
+    images: np.ndarray | Tensor,
+    attributes: Attributes,
+    *,
+    device: torch.device | str = "cpu",
+    steps: int = 1500,
+    batch: int = 256,
+    lr: float = 3e-3,
+    seed: int = 0,
+    minutes: float | None = None,
+    values: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[AttributeReader, dict[str, float]]:
+    """uint8 pictures (N,H,W,3) and N attribute dictionaries -> the reader and a record of its training.
+
+    Values are weighted by the inverse of their frequency, because balanced accuracy is what counts; ``None`` (no hair
+    to have a colour) carries no weight. ``values`` defaults to the portraits' ATTRIBUTES.
+    """
+    if values is None:
+        from mogle.portraits import ATTRIBUTES
+
+        values = {name: attribute.values for name, attribute in ATTRIBUTES.items()}
+    device = torch.device(device)
+    images = torch.as_tensor(images).to(device)
+    batch, size = min(batch, len(images)), (images.shape[1], images.shape[2])
+    torch.manual_seed(seed)
+    rng = torch.Generator(device).manual_seed(seed)
+    targets = {name: torch.from_numpy(t).to(device) for name, t in encode_attributes(attributes, values).items()}
+    weights = {}
+    for name, target in targets.items():
+        counts = torch.bincount(target[target >= 0], minlength=len(values[name])).float()
+        inverse = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 0.0)
+        weights[name] = (inverse / inverse[counts > 0].min()).clamp(max=10) if (counts > 0).any() else inverse
+
+    def loss(network: nn.Module, index: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            grid = warp_grid(len(index), size, 0.3, rng, device)
+            image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
+            image = disturb(image, 0.4, rng)
+            if device.type == "cuda":
+                image = image.contiguous(memory_format=torch.channels_last)
+        total = torch.zeros((), device=device)
+        for name, logits in network(image).items():
+            target = targets[name][index]
+            each = F.cross_entropy(
+                logits.float(), target, weights[name], ignore_index=-1, reduction="sum", label_smoothing=0.02
+            )
+            scale = weights[name][target.clamp(min=0)] * (target >= 0)
+            total = total + each / scale.sum().clamp(min=1)
+        return total / len(targets)
+
+    network = AttributeReader(values)
+    record = _fit(
+        network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
+        title="attribute reader",
+    )  # fmt: skip
+    return network, record
+
+
+def measure_judges(judges: Judges, images: np.ndarray, masks: np.ndarray, attributes: Attributes) -> dict[str, Any]:
+    """What the judges get right on pictures (N,H,W,3) they were not trained on."""
+    matrix = confusion_matrix(masks, judges.parser.parse(images))
+    read, _ = judges.reader.read(images)
+    table = score_attributes(encode_attributes(attributes, judges.reader.values), read)
+    return {
+        "n": len(images),
+        "pixel_accuracy": pixel_accuracy(matrix),
+        "mean_iou": mean_iou(matrix),
+        "class_iou": [None if math.isnan(v) else float(v) for v in class_iou(matrix)],
+        "balanced_accuracy": {name: row["balanced"] for name, row in table.items()},
+    }
+
+
+def train_judges(
+    images: np.ndarray,
+    masks: np.ndarray,
+    attributes: Attributes,
+    *,
+    out: str | Path,
+    device: torch.device | str = "cpu",
+    steps: int = 1500,
+    batch: int = 128,
+    seed: int = 0,
+    minutes: float | None = None,
+    heldout: int = 500,
+    record: Mapping[str, Any] | None = None,
+) -> Judges:
+    """Trains both judges on all but the last ``heldout`` samples, measures them on those, writes ``out``.
+
+    The reader takes batches twice as large (it starts at half resolution); ``minutes`` limits both together, two
+    thirds of it for the parser. ``record`` is added to config.json: where the portraits came from, which machine.
+    """
+    count = len(images) - heldout
+    if not len(images) == len(masks) == len(attributes) or count < 1:
+        raise MogleError(
+            f"{len(images)} pictures, {len(masks)} masks, {len(attributes)} attribute sets, {heldout} of them held "
+            "out; expected equal numbers and more samples than are held out"
+        )
+    device = torch.device(device)
+    pictures = torch.from_numpy(images[:count]).to(device)
+    share = None if minutes is None else minutes / 3
+    parser, parser_run = train_parser(
+        pictures, torch.from_numpy(masks[:count]), device=device, steps=steps, batch=batch, seed=seed,
+        minutes=None if share is None else 2 * share,
+    )  # fmt: skip
+    reader, reader_run = train_reader(
+        pictures, attributes[:count], device=device, steps=steps, batch=2 * batch, seed=seed, minutes=share
+    )
+    judges = Judges(parser, reader)
+    save_judges(out, judges)
+    accuracy = measure_judges(load_judges(out, device), images[count:], masks[count:], attributes[count:])
+    hardware = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    training = {
+        "samples": count, "seed": seed, "hardware": hardware, "torch": torch.__version__,
+        "minutes": round((parser_run["seconds"] + reader_run["seconds"]) / 60, 2),
+        "parser": parser_run, "attributes": reader_run, **(record or {}),
+    }  # fmt: skip
+    save_judges(out, judges, {"training": training, "heldout": accuracy})
+    return load_judges(out, device)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
+    from mogle.portraits import paint_many
+
+    parser = argparse.ArgumentParser(prog="python -m mogle.training.judges", description=main.__doc__)
+    parser.add_argument("--out", default="checkpoints/judges")
+    parser.add_argument("--portraits", type=int, default=40_000)
+    parser.add_argument("--heldout", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--minutes", type=float, help="limit for both judges together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    first = 1_000_000
+    images, masks, attributes, _ = paint_many(range(first, first + options.portraits + options.heldout))
+    judges = train_judges(
+        images, masks, attributes, out=options.out, device=options.device, steps=options.steps, batch=options.batch,
+        seed=options.seed, minutes=options.minutes, heldout=options.heldout,
+        record={"portraits": f"style portraits, seeds {first}..{first + options.portraits - 1}"},
+    )  # fmt: skip
+    print(f"{options.out}: {len(judges.reader.values)} attributes; accuracy on {options.heldout} others in config.json")
+
+
+if __name__ == "__main__":
+    main()
