@@ -57,7 +57,7 @@ ATTRIBUTES: dict[str, Attribute] = {
         Attribute("smiling", _NO_YES, True, None, "corners of the mouth turned up"),
         Attribute("mouth_open", _NO_YES, True, None, "a gap between the lips"),
         Attribute("pose", ("left", "front", "right"), True, None, "where the face turns, as seen in the picture"),
-        Attribute("light", ("left", "right", "front"), False, None, "where the light comes from, as seen in the picture"),
+        Attribute("light", ("left", "right", "front"), False, None, "the side it comes from, as seen in the picture"),
         Attribute("background", ("blue", "green", "red", "white", "black"), False, None, "colour of the background"),
         Attribute("clothes", _COLORS, False, 18, "colour of the clothes"),
     )
