@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mogle.errors import MogleError
 from mogle.metrics.attributes import encode_attributes, score_attributes
-from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
+from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, save_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.training.loop import Progress
 
@@ -261,11 +261,12 @@ def train_judges(
     minutes: float | None = None,
     heldout: int = 500,
     record: Mapping[str, Any] | None = None,
-) -> Judges:
+) -> dict[str, Any]:
     """Trains both judges on all but the last ``heldout`` samples, measures them on those, writes ``out``.
 
     The reader takes batches twice as large (it starts at half resolution); ``minutes`` limits both together, two
-    thirds of it for the parser. ``record`` is added to config.json: where the portraits came from, which machine.
+    thirds of it for the parser. ``record`` is added to what config.json says about the training. Returns the facts
+    that config.json holds.
     """
     count = len(images) - heldout
     if not len(images) == len(masks) == len(attributes) or count < 1:
@@ -283,19 +284,21 @@ def train_judges(
     reader, reader_run = train_reader(
         pictures, attributes[:count], device=device, steps=steps, batch=2 * batch, seed=seed, minutes=share
     )
-    judges = Judges(parser, reader)
-    save_judges(out, judges)
-    accuracy = measure_judges(load_judges(out, device), images[count:], masks[count:], attributes[count:])
-    hardware = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
+    judges = Judges(parser.half().float(), reader.half().float())  # the files hold half precision; so does the measure
+    heldout_facts = measure_judges(judges, images[count:], masks[count:], attributes[count:])
+    cuda = device.type == "cuda"
     training = {
-        "samples": count, "seed": seed, "hardware": hardware, "torch": torch.__version__,
+        "samples": count,
+        "seed": seed,
+        "hardware": torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} CPU threads",
+        "torch": torch.__version__,
         "minutes": round((parser_run["seconds"] + reader_run["seconds"]) / 60, 2),
-        "parser": parser_run, "attributes": reader_run, **(record or {}),
-    }  # fmt: skip
-    save_judges(out, judges, {"training": training, "heldout": accuracy})
-    return load_judges(out, device)
+        "parser": parser_run,
+        "attributes": reader_run,
+        **(record or {}),
+    }
+    save_judges(out, judges, {"training": training, "heldout": heldout_facts})
+    return {"training": training, "heldout": heldout_facts}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -314,12 +317,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     first = 1_000_000
     images, masks, attributes, _ = paint_many(range(first, first + options.portraits + options.heldout))
-    judges = train_judges(
+    facts = train_judges(
         images, masks, attributes, out=options.out, device=options.device, steps=options.steps, batch=options.batch,
         seed=options.seed, minutes=options.minutes, heldout=options.heldout,
         record={"portraits": f"style portraits, seeds {first}..{first + options.portraits - 1}"},
     )  # fmt: skip
-    print(f"{options.out}: {len(judges.reader.values)} attributes; accuracy on {options.heldout} others in config.json")
+    held = facts["heldout"]
+    worst = min(held["balanced_accuracy"], key=held["balanced_accuracy"].get)
+    print(
+        f"{options.out}: mIoU {held['mean_iou']:.3f}; balanced accuracy at least "
+        f"{held['balanced_accuracy'][worst]:.3f} ({worst}), on {held['n']} portraits not trained on"
+    )
 
 
 if __name__ == "__main__":
