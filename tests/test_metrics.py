@@ -1,0 +1,104 @@
+"""Metrics against naive computations and against the numbers of the reference's libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mogle.errors import MogleError
+from mogle.metrics import kid as kid_module
+from mogle.metrics.attributes import balanced_accuracy, encode_attributes, judgeable, score_attributes
+from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def naive_kid(real: np.ndarray, fake: np.ndarray) -> float:
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return (float(np.dot(a, b)) / len(a) + 1) ** 3
+
+    n, m = len(real), len(fake)
+    xx = sum(k(real[i], real[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    yy = sum(k(fake[i], fake[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return xx + yy - 2 * sum(k(a, b) for a in real for b in fake) / (n * m)
+
+
+def test_kid_matches_cleanfid() -> None:
+    features = load_file(GOLDEN / "metrics.safetensors")
+    expected = json.loads((GOLDEN / "metrics.json").read_text())
+    real, fake = features["inception.real"], features["inception.fake"]
+    assert kid(real, fake) == pytest.approx(expected["kid_full_set"], rel=1e-3)
+    subsets = kid_subsets(real, fake, size=expected["kid_subset_size"])
+    assert subsets.mean() == pytest.approx(np.mean(expected["kid_subset_estimates"]), abs=0.005)
+
+
+def test_kid_matches_a_double_loop_in_any_blocks(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(13, 7)), rng.normal(0.3, 1, size=(9, 7))
+    monkeypatch.setattr(kid_module, "BLOCK", 4)
+    assert kid(real, fake) == pytest.approx(naive_kid(real, fake), rel=1e-10)
+    assert kid(real[rng.permutation(13)], fake) == pytest.approx(kid(real, fake), rel=1e-10)
+    same = [kid(rng.normal(size=(60, 7)), rng.normal(size=(60, 7))) for _ in range(100)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / 10 and min(same) < 0  # unbiased
+
+
+@pytest.mark.parametrize(
+    "real, fake", [((1, 4), (5, 4)), ((5, 4), (5, 3)), ((5,), (5, 4))], ids=["one picture", "widths", "shape"]
+)
+def test_kid_names_what_is_wrong(real, fake) -> None:
+    with pytest.raises(MogleError):
+        kid(np.zeros(real), np.zeros(fake))
+
+
+def test_kid_refuses_nan() -> None:
+    with pytest.raises(MogleError, match="NaN"):
+        kid(np.full((4, 3), np.nan), np.zeros((4, 3)))
+
+
+def test_confusion_matrix_and_its_numbers_match_loops() -> None:
+    rng = np.random.default_rng(1)
+    true, predicted = rng.integers(0, 5, (3, 8, 8)), rng.integers(0, 7, (3, 8, 8))
+    matrix = confusion_matrix(true, predicted)
+    naive = np.zeros((19, 19), int)
+    for t, p in zip(true.ravel(), predicted.ravel(), strict=True):
+        naive[t, p] += 1
+    assert np.array_equal(matrix, naive)
+    assert pixel_accuracy(matrix) == pytest.approx((true == predicted).mean())
+    ious = [((true == c) & (predicted == c)).sum() / ((true == c) | (predicted == c)).sum() for c in range(5)]
+    assert class_iou(matrix)[:5] == pytest.approx(ious) and np.isnan(class_iou(matrix)[5:]).all()
+    assert mean_iou(matrix) == pytest.approx(np.mean(ious))  # labels 5 and 6 occur in the prediction alone
+    perfect = confusion_matrix(true, true)
+    assert pixel_accuracy(perfect) == mean_iou(perfect) == 1
+
+
+def test_confusion_matrix_refuses_what_does_not_fit() -> None:
+    with pytest.raises(MogleError, match="size"):
+        confusion_matrix(np.zeros((2, 2), int), np.zeros((2, 3), int))
+    with pytest.raises(MogleError, match="label 19"):
+        confusion_matrix(np.full((2, 2), 19), np.zeros((2, 2), int))
+
+
+def test_balanced_accuracy_counts_values_equally_and_skips_the_unknown() -> None:
+    true, read = np.array([0, 0, 0, 1, -1]), np.array([0, 0, 1, 1, 1])
+    assert balanced_accuracy(true, read) == pytest.approx((2 / 3 + 1) / 2)
+    values = {"hat": ("no", "yes"), "hat_color": ("red", "blue")}
+    encoded = encode_attributes([{"hat": "no", "hat_color": None}, {"hat": "yes", "hat_color": "blue"}, {}], values)
+    assert encoded["hat"].tolist() == [0, 1, -1] and encoded["hat_color"].tolist() == [-1, 1, -1]
+    table = score_attributes(encoded, {"hat": np.array([0, 0, 0]), "hat_color": np.array([0, 1, 1])})
+    assert table["hat"] == {"n": 2, "accuracy": 0.5, "balanced": 0.5} and table["hat_color"]["n"] == 1
+
+
+def test_only_what_the_mask_can_show_is_judged() -> None:
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:40], mask[100:] = 13, 18
+    said = {"gender": "man", "hair_color": "red", "hat_color": "blue", "makeup": "yes", "skin": "dark"}
+    assert judgeable(said, mask, only_invisible=True) == {"hair_color": "red", "makeup": "yes", "skin": "dark"}
+    assert "gender" in judgeable(said, mask, only_invisible=False)
+    mask[60:70, 30:90] = 3  # glasses, of which the sentence does not say whether they are dark
+    assert "makeup" not in judgeable(said, mask, only_invisible=True)
+    assert "makeup" in judgeable({**said, "sunglasses": "no"}, mask, only_invisible=True)
