@@ -1,0 +1,233 @@
+"""Fine-tunes MoGLE and LoRA on a frozen base: the method's own training (paper section 3.4).
+
+Rectified flow: z_t = (1-t) z0 + t eps with t = sigmoid(N(0, 1)); the model sees z_t, the mask's conditions and a caption,
+and is asked for eps - z0. Everything that the frozen parts compute (latents, condition tokens, caption embeddings) is
+encoded once before the first step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mogle.training.base import encode_images, sample_times
+from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from mogle.pipeline import FaceMoGLEPipeline
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Settings of one fine-tuning run; the defaults suit the tiny base on two CPU cores.
+
+    `minutes` ends a run early (encoding not counted); `optimizer` is "adamw" or "prodigy" (the reference's, lr 1).
+    """
+
+    steps: int = 400
+    minutes: float | None = None
+    batch: int = 16
+    rank: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 0.5
+    drop_local: float = 0.1
+    drop_text: float = 0.1
+    guidance: float = 1.0
+    average: float | None = None
+    seed: int = 0
+
+
+@dataclass
+class AdapterData:
+    """What the frozen parts make of N portraits with K captions each.
+
+    tokens (N, S, 64); conditions (N, 20, S, 64); empty (S, 64): an all-black condition; states (N, K, L, D2) and pooled
+    (N, K, D1): captions; empty_states (L, D2), empty_pooled (D1,): the empty caption; image_ids (S, 3).
+    """
+
+    tokens: torch.Tensor
+    conditions: torch.Tensor
+    empty: torch.Tensor
+    states: torch.Tensor
+    pooled: torch.Tensor
+    empty_states: torch.Tensor
+    empty_pooled: torch.Tensor
+    image_ids: torch.Tensor
+
+
+def _encode_captions(
+    pipe: FaceMoGLEPipeline, captions: Sequence[str], batch: int = 512
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """T5 states (n, L, D2) and CLIP pooled (n, D1) of n captions, as the pipeline encodes prompts."""
+    import torch
+
+    from mogle.training.text import token_ids
+
+    device = pipe.transformer.device
+    states, pooled = [], []
+    with torch.no_grad():
+        for start in range(0, len(captions), batch):
+            part = list(captions[start : start + batch])
+            states.append(pipe.text_encoder_2(token_ids(pipe.tokenizer_2, part).to(device))[0])
+            pooled.append(pipe.text_encoder(token_ids(pipe.tokenizer, part).to(device)).pooler_output)
+    return torch.cat(states), torch.cat(pooled)
+
+
+def encode_portraits(
+    pipe: FaceMoGLEPipeline,
+    images: np.ndarray,
+    masks: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    *,
+    chunk: int = 64,
+    dtype: torch.dtype | None = None,
+) -> AdapterData:
+    """Runs VAE and text encoders over (N, H, W, 3) pictures, (N, H, W) label maps and K captions for each."""
+    import torch
+
+    from diffusers import FluxPipeline
+    from mogle.training.vae import colour_masks
+
+    device = pipe.transformer.device
+    dtype = dtype or torch.float32
+    vae, count = pipe.vae, len(images)
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    height, width = images.shape[1] // 16, images.shape[2] // 16
+
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        latent = (vae.encode(x.to(vae.dtype)).latent_dist.mode().float() - shift) * scale
+        return FluxPipeline._pack_latents(latent, *latent.shape).to(dtype)
+
+    tokens = encode_images(vae, torch.as_tensor(images, device=device)).to(dtype)
+    with torch.no_grad():
+        empty = encode(-torch.ones(1, 3, *images.shape[1:3], device=device))[0]
+        conditions = torch.empty(count, 20, height * width, 64, dtype=dtype, device=device)
+        conditions[:] = empty
+        for start in range(0, count, chunk):
+            labels = torch.as_tensor(masks[start : start + chunk], device=device)
+            conditions[start : start + chunk, 0] = encode(colour_masks(labels))
+            present = labels[:, None] == torch.arange(19, device=device)[:, None, None]  # (chunk, 19, H, W)
+            rows, classes = present.flatten(2).any(-1).nonzero(as_tuple=True)
+            for part in torch.arange(len(rows), device=device).split(4 * chunk):
+                binary = present[rows[part], classes[part]].float()[:, None].expand(-1, 3, -1, -1) * 2 - 1
+                conditions[start + rows[part], 1 + classes[part]] = encode(binary)
+    each = len(captions[0])
+    states, pooled = _encode_captions(pipe, [caption for group in captions for caption in group])
+    empty_states, empty_pooled = _encode_captions(pipe, [""])
+    return AdapterData(
+        tokens=tokens,
+        conditions=conditions,
+        empty=empty,
+        states=states.to(dtype).unflatten(0, (count, each)),
+        pooled=pooled.to(dtype).unflatten(0, (count, each)),
+        empty_states=empty_states[0].to(dtype),
+        empty_pooled=empty_pooled[0].to(dtype),
+        image_ids=pipe._prepare_latent_image_ids(1, height, width, device, torch.float32),
+    )
+
+
+def new_adapter(pipe: FaceMoGLEPipeline, config: AdapterConfig) -> None:
+    """Puts an untrained MoGLE and untrained LoRA layers (second matrix zero: no effect yet) into the pipeline."""
+    import torch
+
+    from mogle.experts import MoGLE
+    from mogle.transformer import add_lora
+
+    torch.manual_seed(config.seed)
+    pipe.mogle = MoGLE().to(pipe.transformer.device)
+    add_lora(pipe.transformer, rank=config.rank)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], config: AdapterConfig) -> torch.optim.Optimizer:
+    import torch
+
+    if config.optimizer == "prodigy":
+        from prodigyopt import Prodigy
+
+        return Prodigy(
+            parameters, lr=1.0, weight_decay=config.weight_decay, use_bias_correction=True, safeguard_warmup=True
+        )
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+
+
+def train_adapter(
+    pipe: FaceMoGLEPipeline, data: AdapterData, config: AdapterConfig, *, compile_model: bool = False
+) -> dict[str, Any]:
+    """Trains `pipe.mogle` and the transformer's LoRA layers in place; both must be there already (see `new_adapter`).
+
+    Local conditions are dropped to black and captions to "" with the configured probabilities (reference: 0.1 each); the
+    global condition is never dropped. Returns the settings, the steps done, the minutes and the last mean loss.
+    """
+    import torch
+
+    from mogle.transformer import forward_streams
+
+    device = data.tokens.device
+    transformer, mogle = pipe.transformer, pipe.mogle
+    lora = [p for name, p in transformer.named_parameters() if "lora_" in name]
+    for parameter in lora:
+        parameter.requires_grad_(True)
+    mogle.float().train().requires_grad_(True)
+    trained = torch.nn.ModuleDict({"mogle": mogle})
+    trained.register_module("lora", torch.nn.ParameterList(lora))
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    optimizer = _optimizer(parameters, config)
+    schedule = cosine_schedule(optimizer, config.steps, warmup=min(100, config.steps // 10))
+    average = averaged(trained, config.average) if config.average else None
+    generator = torch.Generator(device).manual_seed(config.seed)
+
+    def velocity(noisy, conditions, states, pooled, t, guidance, text_ids):  # type: ignore[no-untyped-def]
+        fused = mogle(conditions, noisy, t)
+        return forward_streams(transformer, noisy, fused, states, pooled, t, guidance, data.image_ids, text_ids)
+
+    step_velocity = eager_or_compiled(velocity, compile_model)
+    guidance = (
+        torch.full((config.batch,), config.guidance, device=device) if transformer.config.guidance_embeds else None
+    )
+    text_ids = torch.zeros(data.states.shape[2], 3, device=device)
+    progress = Progress("adapter", config.steps)
+    start, step = time.monotonic(), 0
+    for step in range(config.steps):
+        rows = torch.randint(len(data.tokens), (config.batch,), generator=generator, device=device)
+        which = torch.randint(data.states.shape[1], (config.batch,), generator=generator, device=device)
+        target = data.tokens[rows].float()
+        noise = torch.randn(target.shape, generator=generator, device=device)
+        t = sample_times(config.batch, generator, device)
+        noisy = torch.lerp(target, noise, t[:, None, None])
+        dropped = torch.rand(config.batch, 20, generator=generator, device=device) < config.drop_local
+        dropped[:, 0] = False
+        conditions = torch.where(dropped[..., None, None], data.empty, data.conditions[rows]).float()
+        silent = torch.rand(config.batch, generator=generator, device=device) < config.drop_text
+        states = torch.where(silent[:, None, None], data.empty_states, data.states[rows, which]).float()
+        pooled = torch.where(silent[:, None], data.empty_pooled, data.pooled[rows, which]).float()
+        with torch.autocast(device.type, torch.bfloat16):
+            predicted = step_velocity(noisy, conditions, states, pooled, t, guidance, text_ids)
+        loss = torch.nn.functional.mse_loss(predicted.float(), noise - target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        schedule.step()
+        if average is not None:
+            average.update_parameters(trained)
+        progress(step, loss=loss)
+        if config.minutes is not None and time.monotonic() - start > 60 * config.minutes:
+            break
+    if average is not None:
+        trained.load_state_dict(average.module.state_dict())
+    mogle.eval().requires_grad_(False)
+    for parameter in lora:
+        parameter.requires_grad_(False)
+    return {
+        **asdict(config),
+        "steps_done": step + 1,
+        "minutes_taken": round((time.monotonic() - start) / 60, 2),
+        **progress.last,
+    }

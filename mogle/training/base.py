@@ -1,0 +1,248 @@
+"""Pretrains the tiny FLUX: rectified flow on portraits, a second token stream, then guidance distillation.
+
+A frozen backbone can only be steered by a second stream of tokens if it knows how to read one. FLUX.1-dev does by its
+size; a small model has to be taught. From `stream_from` on, half of the batches carry a second stream at the same
+positions: tokens of the same picture, clean or noised, in its own or in shuffled colours or as edges, part of them set to
+zero. No mask and no label ever appears here: reading masks is what Face-MoGLE's adapter learns later.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from transformers import CLIPTextModel, T5EncoderModel
+
+
+@dataclass
+class Corpus:
+    """Encoded portraits on the training device: N pictures, K captions each, S tokens a picture.
+
+    tokens (N, S, 64): what is to be generated; views: other token sets (N, S, 64) of the same pictures for the second
+    stream; clip_ids (N, K, L1) and t5_ids (N, K, L2): captions; empty_clip (L1,) and empty_t5 (L2,): the empty caption;
+    image_ids (S, 3): FLUX's positions.
+    """
+
+    tokens: torch.Tensor
+    views: list[torch.Tensor]
+    clip_ids: torch.Tensor
+    t5_ids: torch.Tensor
+    empty_clip: torch.Tensor
+    empty_t5: torch.Tensor
+    image_ids: torch.Tensor
+
+
+def encode_images(vae: AutoencoderKL, images: torch.Tensor, batch: int = 256) -> torch.Tensor:
+    """(N, H, W, 3) uint8 -> (N, H/16 * W/16, 64) packed, scaled latents (the mode), bfloat16."""
+    import torch
+
+    from diffusers import FluxPipeline
+
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    out = []
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+        for chunk in images.split(batch):
+            x = chunk.permute(0, 3, 1, 2).float() / 127.5 - 1
+            latent = (vae.encode(x).latent_dist.mode().float() - shift) * scale
+            out.append(FluxPipeline._pack_latents(latent, *latent.shape).to(torch.bfloat16))
+    return torch.cat(out)
+
+
+def shuffled_colours(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each picture (N, H, W, 3) uint8 in colours of its own: random rotation of colour space, sign flips and contrast."""
+    import torch
+
+    count, device = len(images), images.device
+    rotation = torch.linalg.qr(torch.randn(count, 3, 3, generator=generator, device=device))[0]
+    gain = 0.5 + torch.rand(count, 1, 1, generator=generator, device=device)
+    out = []
+    for chunk, turn in zip(images.split(2048), (rotation * gain).split(2048), strict=True):
+        x = chunk.flatten(1, 2).float() / 127.5 - 1
+        x = x - x.mean(dim=1, keepdim=True)
+        out.append(((x @ turn).clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8).view(chunk.shape))
+    return torch.cat(out)
+
+
+def edge_pictures(images: torch.Tensor) -> torch.Tensor:
+    """Gradient magnitude of each picture (N, H, W, 3) uint8, in gray: structure without colour."""
+    import torch
+
+    out = []
+    for chunk in images.split(2048):
+        gray = chunk.float().mean(dim=-1)
+        dx = torch.nn.functional.pad(gray[:, :, 2:] - gray[:, :, :-2], (1, 1))
+        dy = torch.nn.functional.pad(gray[:, 2:] - gray[:, :-2], (0, 0, 1, 1))
+        out.append(
+            (2 * (dx.square() + dy.square()).sqrt()).clamp(0, 255).to(torch.uint8)[..., None].expand(*chunk.shape)
+        )
+    return torch.cat(out)
+
+
+def _second_stream(corpus: Corpus, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, S, 64): a random view for each sample, noised at a random level, with random tokens or whole regions at zero."""
+    import torch
+
+    device, count, tokens = rows.device, len(rows), corpus.tokens.shape[1]
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    views = torch.stack([view[rows] for view in corpus.views])
+    stream = views[
+        torch.randint(len(views), (count,), generator=generator, device=device), torch.arange(count, device=device)
+    ]
+    level = torch.where(uniform(count) < 0.5, 0.0, 0.8 * uniform(count))[:, None, None]
+    noise = torch.randn(stream.shape, generator=generator, device=device)
+    stream = (1 - level) * stream.float() + level * noise
+    keep = torch.where(uniform(count) < 0.5, 1.0, uniform(count))[:, None]
+    return stream * (uniform(count, tokens) < keep)[..., None]
+
+
+def _text(
+    clip: CLIPTextModel, t5: T5EncoderModel, corpus: Corpus, rows: torch.Tensor, drop: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random caption for each row, empty with probability `drop`: T5 states (B, L2, D2) and CLIP pooled (B, D1)."""
+    import torch
+
+    device = rows.device
+    which = torch.randint(corpus.clip_ids.shape[1], (len(rows),), generator=generator, device=device)
+    empty = (torch.rand(len(rows), generator=generator, device=device) < drop)[:, None]
+    clip_ids = torch.where(empty, corpus.empty_clip, corpus.clip_ids[rows, which].long())
+    t5_ids = torch.where(empty, corpus.empty_t5, corpus.t5_ids[rows, which].long())
+    return t5(t5_ids)[0], clip(clip_ids).pooler_output
+
+
+def sample_times(count: int, generator: torch.Generator, device: torch.device | str) -> torch.Tensor:
+    """(count,) times t = sigmoid(n), n ~ N(0, 1): the logit-normal density of rectified flow training."""
+    import torch
+
+    return torch.sigmoid(torch.randn(count, generator=generator, device=device))
+
+
+def pretrain_base(
+    transformer: FluxTransformer2DModel,
+    clip: CLIPTextModel,
+    t5: T5EncoderModel,
+    corpus: Corpus,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    stream_from: float,
+    drop_text: float,
+    seed: int,
+    compile_model: bool = False,
+) -> dict[str, Any]:
+    """Fits transformer and text encoders together, in place, to the velocity eps - z0 at z_t = (1-t) z0 + t eps.
+
+    The guidance input stays at 1 (the plain conditional velocity). Weights end as their moving average.
+    """
+    import torch
+
+    from mogle.transformer import forward_streams
+
+    device = corpus.tokens.device
+    models = torch.nn.ModuleList([transformer, clip, t5]).to(device).train()
+    optimizer = torch.optim.AdamW(
+        models.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
+    )
+    schedule = cosine_schedule(optimizer, steps, warmup=min(500, steps // 10))
+    average = averaged(models, 0.9995 if steps > 4000 else 0.995)
+    generator = torch.Generator(device).manual_seed(seed)
+    flow = eager_or_compiled(forward_streams, compile_model)
+    progress = Progress("base", steps)
+    ones = torch.ones(batch, device=device)
+    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
+    for step in range(steps):
+        rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
+        target = corpus.tokens[rows].float()
+        noise = torch.randn(target.shape, generator=generator, device=device)
+        t = sample_times(batch, generator, device)
+        noisy = torch.lerp(target, noise, t[:, None, None])
+        with_stream = step >= stream_from * steps and step % 2 == 1
+        stream = _second_stream(corpus, rows, generator) if with_stream else None
+        with torch.autocast(device.type, torch.bfloat16):
+            states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
+            velocity = flow(transformer, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids)
+        loss = torch.nn.functional.mse_loss(velocity.float(), noise - target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(models)
+        progress(step, **{"stream" if with_stream else "alone": loss})
+    models.load_state_dict(average.module.state_dict())
+    models.eval().requires_grad_(False)
+    return progress.last
+
+
+def distill_guidance(
+    transformer: FluxTransformer2DModel,
+    clip: CLIPTextModel,
+    t5: T5EncoderModel,
+    corpus: Corpus,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    slope: float,
+    drop_text: float,
+    seed: int,
+    compile_model: bool = False,
+) -> dict[str, Any]:
+    """Teaches the guidance input g in [1, 5] to do in one pass what classifier-free guidance does in two, in place.
+
+    Target (Meng et al. 2023, as FLUX.1-dev is said to be made): v(empty) + w (v(caption) - v(empty)) of the frozen
+    teacher, with weight w = 1 + slope (g - 1), so that g = 1 is the plain model.
+    """
+    import torch
+
+    from mogle.transformer import forward_streams
+
+    device = corpus.tokens.device
+    teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
+    transformer.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = cosine_schedule(optimizer, steps, warmup=min(100, steps // 10))
+    average = averaged(transformer, 0.998)
+    generator = torch.Generator(device).manual_seed(seed)
+    flow = eager_or_compiled(forward_streams, compile_model)
+    progress = Progress("distill", steps)
+    ones = torch.ones(batch, device=device)
+    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
+    with torch.no_grad():
+        nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
+    for step in range(steps):
+        rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
+        target = corpus.tokens[rows].float()
+        noise = torch.randn(target.shape, generator=generator, device=device)
+        t = sample_times(batch, generator, device)
+        noisy = torch.lerp(target, noise, t[:, None, None])
+        stream = _second_stream(corpus, rows, generator) if step % 2 else None
+        guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
+        weight = (1 + slope * (guidance - 1))[:, None, None]
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
+                empty = [part.expand(batch, *part.shape[1:]).to(states.dtype) for part in nothing]
+                told = flow(teacher, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids).float()
+                untold = flow(teacher, noisy, stream, *empty, t, ones, corpus.image_ids, text_ids).float()
+            velocity = flow(transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
+        loss = torch.nn.functional.mse_loss(velocity.float(), untold + weight * (told - untold))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(transformer)
+        progress(step, error=loss)
+    transformer.load_state_dict(average.module.state_dict())
+    transformer.eval().requires_grad_(False)
+    return progress.last

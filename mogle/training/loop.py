@@ -1,0 +1,59 @@
+"""What the small pretraining loops share: a schedule, an average of the weights, a log line."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 0) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up over `warmup` steps, then a cosine down to 2 % of the learning rate."""
+    import torch
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def averaged(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """An exponential moving average of the model's weights, updated by `.update_parameters(model)`."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def eager_or_compiled(function: Callable, compile_model: bool) -> Callable:
+    """The function itself, or compiled (worth it on a GPU; on two CPU cores it gained nothing)."""
+    import torch
+
+    return torch.compile(function) if compile_model else function
+
+
+class Progress:
+    """Prints running means twenty-five times a run; reads the losses only then, so that a GPU is not held up."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps, self.every = name, steps, max(1, steps // 25)
+        self.start = time.monotonic()
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.last: dict[str, Any] = {}
+
+    def __call__(self, step: int, **values: torch.Tensor) -> None:
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0) + value.detach()
+            self.counts[key] = self.counts.get(key, 0) + 1
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self.last = {key: round(float(value) / self.counts[key], 5) for key, value in self.sums.items()}
+            seconds = time.monotonic() - self.start
+            said = " ".join(f"{key} {value:.4f}" for key, value in self.last.items())
+            print(f"{self.name} {step + 1}/{self.steps} {said} [{seconds:.0f} s]", flush=True)
+            self.sums, self.counts = {}, {}
