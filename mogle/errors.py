@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""What is said to a user: the one exception for what they can put right, the one warning for what they should know."""
 
 
 class MogleError(ValueError):
@@ -6,3 +6,7 @@ class MogleError(ValueError):
 
     The command line prints it as one line, `error: ...`, and exits with code 2.
     """
+
+
+class MogleWarning(UserWarning):
+    """Something was done that the user may not have meant. The command line prints it as one line, `note: ...`."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
 
 LABELS: tuple[str, ...] = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
@@ -61,7 +61,7 @@ def decode_mask(image: Any, *, palette: str = "dataset", size: int | tuple[int, 
         MogleError: naming the file, what was found in it and what is expected.
 
     Warns:
-        UserWarning: with the number of pixels whose colour had to be guessed.
+        MogleWarning: with the number of pixels whose colour had to be guessed.
     """
     if palette not in _PALETTES:
         raise MogleError(f"palette={palette!r}: expected one of {', '.join(map(repr, _PALETTES))}")
@@ -80,7 +80,7 @@ def colorize(label_map: np.ndarray, palette: np.ndarray = PALETTE) -> np.ndarray
     return palette[_checked(np.asarray(label_map), "label map")]
 
 
-def save_mask(path: str | os.PathLike[str], label_map: np.ndarray) -> None:
+def save_mask(path: str | os.PathLike[str] | IO[bytes], label_map: np.ndarray) -> None:
     """Write a label map as a palette PNG, the form of the data sets' own files."""
     picture = Image.fromarray(_checked(np.asarray(label_map), "label map"))
     picture.putpalette(PALETTE.tobytes())
@@ -164,7 +164,9 @@ def _from_indices(picture: Image.Image, name: str, palette: np.ndarray) -> np.nd
         if (table[used][:, None] != palette[None]).any(-1).all(-1).any():  # a colour that is nobody's: not reordered
             return index.astype(np.uint8)
         warnings.warn(
-            f"{name}: its palette is in another order, so its colours were read, not its indices", stacklevel=4
+            f"{name}: its palette is in another order, so its colours were read, not its indices",
+            MogleWarning,
+            stacklevel=4,
         )
     return _from_colours(np.asarray(picture.convert("RGBA")), name, palette)
 
@@ -246,7 +248,9 @@ def _from_colours(colours: np.ndarray, name: str, palette: np.ndarray) -> np.nda
     guessed = int(counts[distance > 0].sum())
     if guessed:
         counted = f"{guessed} of {packed.size} pixels ({guessed / packed.size:.2%})"
-        warnings.warn(f"{name}: {counted} had no palette colour, the nearest label was taken", stacklevel=4)
+        warnings.warn(
+            f"{name}: {counted} had no palette colour, the nearest label was taken", MogleWarning, stacklevel=4
+        )
     return nearest[where.reshape(packed.shape)]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
 from mogle.labels import DEMO_PALETTE, LABELS, PALETTE, colorize, decode_mask, save_mask
 
 
@@ -53,7 +53,7 @@ def test_files_of_every_form_give_the_label_map(mask, form, tmp_path):
         picture = Image.fromarray(np.argsort(order)[np.searchsorted(np.sort(order), mask)].astype(np.uint8))
         picture.putpalette(PALETTE[order].tobytes())
         picture.save(path)
-        with pytest.warns(UserWarning, match="another order"):
+        with pytest.warns(MogleWarning, match="another order"):
             assert (decode_mask(path) == mask).all()
         return
     with warnings.catch_warnings():
@@ -99,14 +99,14 @@ def test_demo_palette(mask):
 def test_guessed_pixels_are_counted(mask, tmp_path):
     colours = colorize(mask)
     colours[0, :3] = (3, 2, 1)
-    with pytest.warns(UserWarning, match=r"\b3 of 3072 pixels"):
+    with pytest.warns(MogleWarning, match=r"\b3 of 3072 pixels"):
         assert (decode_mask(colours) == mask).all()
     Image.fromarray(colorize(mask).repeat(8, 0).repeat(8, 1)).save(tmp_path / "mask.jpg", quality=90)
-    with pytest.warns(UserWarning, match="pixels"):
+    with pytest.warns(MogleWarning, match="pixels"):
         decoded = decode_mask(tmp_path / "mask.jpg", size=mask.shape)
     assert (decoded == mask).mean() > 0.99
     smooth = Image.fromarray(colorize(mask)).resize((640, 480), Image.Resampling.BICUBIC)
-    with pytest.warns(UserWarning, match="pixels"):
+    with pytest.warns(MogleWarning, match="pixels"):
         assert (decode_mask(smooth, size=mask.shape) == mask).mean() > 0.95
 
 

@@ -1,0 +1,51 @@
+# Two commands from a bare clone: `make course` and `make test`. Each makes its own virtual environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The portraits that `make data` paints, for each set; the data sets they stand in for have 30,000, 760 and 1,000.
+COUNT ?= 2000
+
+.DEFAULT_GOAL := help
+.PHONY: help course test test-slow lab data clean
+
+help:
+	@echo "make course     install, run the whole course on the tiny model, write one HTML page (15 minutes on two cores)"
+	@echo "make test       install, lint, types, unit tests, notebooks"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lab        JupyterLab on the course"
+	@echo "make data       paint $(COUNT) portraits of each set under runs/data"
+	@echo "make clean      remove caches and build products, not what was trained or painted"
+
+# torch first and by itself: with its version fixed nothing after it can pull in another build.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) .ci/check_machine.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[course,app,dev]" -c constraints.txt
+	touch $@
+
+course: $(READY)
+	$(BIN)/python -m mogle.course.tour
+
+# One pytest over unit tests and notebooks; each file, and so each notebook's kernel, stays with one worker.
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --nbval -m "not slow" tests notebooks
+
+test-slow: $(READY)
+	$(BIN)/pytest -q -m slow tests
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+data: $(READY)
+	for set in portraits female balanced; do \
+		$(BIN)/mogle data paint --set $$set --count $(COUNT) --out runs/data/$$set || exit; \
+	done
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find mogle tests notebooks -name __pycache__ -prune -exec rm -rf {} +

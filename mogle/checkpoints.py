@@ -1,0 +1,79 @@
+"""Where weights are, and how a pipeline is loaded from them: the same few lines for command line, app and course."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mogle.errors import MogleError
+
+if TYPE_CHECKING:
+    from mogle.pipeline import FaceMoGLEPipeline
+
+BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
+
+
+def shipped(name: str) -> Path:
+    """The folder `checkpoints/NAME` of the project or, failing that, of the working directory."""
+    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if (root / "checkpoints" / name).is_dir():
+            return root / "checkpoints" / name
+    raise MogleError(f"checkpoints/{name}: not found; expected it in the project or the working directory")
+
+
+def base_folder(base: str | Path | None = None) -> Path | str:
+    """The base to load: a FluxPipeline folder, a Hub name (`black-forest-labs/FLUX.1-dev`), or the shipped one."""
+    if base is None:
+        return shipped(BASE)
+    folder = Path(base)
+    if (folder / "model_index.json").is_file():
+        return folder
+    if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(base)):
+        return str(base)
+    found = "a folder without model_index.json" if folder.is_dir() else "no such folder"
+    raise MogleError(f"{base}: found {found}, expected a FluxPipeline folder or a Hub name (owner/name)")
+
+
+def adapter_folder(adapter: str | Path | None = None) -> Path:
+    """The adapter to load, by default the shipped one."""
+    if adapter is None:
+        return shipped(ADAPTER)
+    if not Path(adapter).is_dir():
+        raise MogleError(f"{adapter}: found no such folder, expected one with LoRA and MoGLE weights")
+    return Path(adapter)
+
+
+def pick_device(device: str | None = None) -> str:
+    """The device asked for, or the best there is.
+
+    Raises:
+        MogleError: torch does not know or does not find that device.
+    """
+    import torch
+
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise MogleError(f"--device {device}: not available here; expected cpu, cuda, cuda:1, mps, ...") from error
+    return device
+
+
+def load_pipeline(base: Path | str, adapter: Path | None, device: str | None = None) -> FaceMoGLEPipeline:
+    """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU."""
+    import torch
+
+    from mogle.pipeline import FaceMoGLEPipeline
+
+    device = pick_device(device)
+    dtype = torch.float32
+    if device.startswith("cuda"):
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype)
+    if adapter is not None:
+        pipe.load_mogle(adapter)
+    return pipe.to(device)

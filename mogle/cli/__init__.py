@@ -1,0 +1,71 @@
+"""The command line: `mogle generate`, `mogle data`, ... Each command checks its input before loading anything heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from mogle.cli import data, generate
+from mogle.errors import MogleError, MogleWarning
+from mogle.training import command as training
+
+
+class _Group(TyperGroup):
+    """A command group whose errors are one line on stderr: exit code 2 for what the user can put right."""
+
+    def main(self, args: Any = None, prog_name: Any = None, *rest: Any, **options: Any) -> Any:
+        options["standalone_mode"] = False
+        with warnings.catch_warnings():
+            _quiet()
+            try:
+                code = super().main(args, prog_name, *rest, **options)
+            except MogleError as error:
+                _fail(str(error), 2)
+            except OSError as error:  # a full disk, no permission, a download that failed
+                _fail(str(error) or type(error).__name__, 1)
+            except Exception as error:
+                # Usage errors, whose class comes from click or from typer's own copy of it, depending on the version.
+                if type(error).__name__ == "NoArgsIsHelpError":
+                    error.show()  # type: ignore[attr-defined]
+                    sys.exit(2)
+                if not hasattr(error, "format_message"):
+                    raise
+                _fail(error.format_message(), 2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+def _quiet() -> None:
+    """Libraries say nothing; what this package has to say is one line, `note: ...`."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", MogleWarning)
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"note: {message}", err=True)
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _start() -> None:
+    """Face-MoGLE: a face from a mask and a sentence."""
+
+
+generate.register(app)
+data.register(app)
+training.register(app)
+
+
+def main() -> None:
+    """Entry point of the `mogle` script."""
+    app()

@@ -1,0 +1,53 @@
+"""`mogle data`: data sets in the layout of MM-CelebA-HQ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mogle.errors import MogleError
+
+group = typer.Typer(no_args_is_help=True, help="Make the data sets that the course needs.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group to the command line."""
+    app.add_typer(group, name="data")
+
+
+@group.command(epilog="Example: mogle data paint --set female --out runs/data/female --ids 0-31,64")
+def paint(
+    out: Annotated[Path, typer.Option(help="Folder to write: face/, mask/, text/, text.json, attributes.json.")],
+    which: Annotated[str, typer.Option("--set", help="portraits, female or balanced.")] = "portraits",
+    count: Annotated[int, typer.Option(help="How many.")] = 32,
+    first: Annotated[int, typer.Option(help="The first id; an id is its portrait's seed.")] = 0,
+    ids: Annotated[str | None, typer.Option(help="Instead of count and first: ids such as 0-31,64.")] = None,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
+) -> None:
+    """Paint portraits with masks, captions and attributes, each from its seed."""
+    from mogle.portraits import STYLES, write_dataset
+
+    if which not in STYLES:
+        raise MogleError(f"--set {which}: expected one of {', '.join(STYLES)}")
+    for name, value, least in (("count", count, 1), ("first", first, 0), ("size", size, 16), ("workers", workers, 1)):
+        if value is not None and value < least:
+            raise MogleError(f"--{name} {value}: expected at least {least}")
+    seeds = list(range(first, first + count)) if ids is None else parse_ids(ids)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MogleError(f"{out}: found something there already, expected a new or empty folder")
+    write_dataset(out, seeds, size=size, style=which, workers=workers)
+    typer.echo(f"{len(seeds)} {which} of {size} px in {out}")
+
+
+def parse_ids(text: str) -> list[int]:
+    """`0-31,64` -> the ids 0 to 31 and 64, in that order, each once."""
+    ids: dict[int, None] = {}
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+            raise MogleError(f"--ids {text}: found {part.strip()!r}, expected ids such as 0-31,64")
+        ids |= dict.fromkeys(range(int(low), int(high or low) + 1))
+    return list(ids)

@@ -1,0 +1,137 @@
+"""What a generated picture says about itself, in PNG text chunks: enough to make it again, and that a machine made it.
+
+There is no time and no full path among the chunks, so the same recipe on the same machine gives the same file, byte for
+byte, and a shared picture does not tell where its maker keeps things.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+import mogle
+from mogle.errors import MogleError
+from mogle.labels import decode_mask, open_image, save_mask
+
+SOURCE = "AI-generated"
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
+_WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go into a fingerprint, not all 24 GB of FLUX
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a picture, apart from weights and machine; `mask` is the label map (height, width) or None."""
+
+    prompt: str | None
+    mask: np.ndarray | None
+    seed: int
+    steps: int
+    guidance: float
+    strength: float
+    height: int
+    width: int
+
+
+def mask_hash(label_map: np.ndarray) -> str:
+    """sha256 over size and labels: the same for every file form of the same mask."""
+    size = f"{label_map.shape[0]}x{label_map.shape[1]}:".encode()
+    return hashlib.sha256(size + np.ascontiguousarray(label_map, dtype=np.uint8).tobytes()).hexdigest()
+
+
+def fingerprint(folder: str | os.PathLike[str]) -> str:
+    """sha256 over names, sizes and contents of the weights and settings in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.suffix in (".safetensors", ".pt", ".json", ".txt", ".model") and path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
+            with path.open("rb") as file:
+                if size <= _WHOLE:
+                    digest.update(file.read())
+                else:
+                    digest.update(file.read(1_000_000))
+                    file.seek(-1_000_000, os.SEEK_END)
+                    digest.update(file.read())
+    return digest.hexdigest()
+
+
+def versions() -> str:
+    """The versions that can change a picture's last bits, in one line."""
+    found = [f"python {platform.python_version()}", f"mogle {mogle.__version__}"]
+    return ", ".join(found + [f"{name} {metadata.version(name)}" for name in _PACKAGES])
+
+
+def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[str, str]) -> None:
+    """Write a PNG with its recipe and origin (weights, versions, device) as text chunks; whole or not at all."""
+    chunks = PngImagePlugin.PngInfo()
+    texts = {
+        "Source": SOURCE,
+        "Software": f"Face-MoGLE {mogle.__version__}",
+        "seed": str(recipe.seed),
+        "steps": str(recipe.steps),
+        "guidance": repr(recipe.guidance),
+        "strength": repr(recipe.strength),
+        "size": f"{recipe.width}x{recipe.height}",
+        **origin,
+    }
+    if recipe.prompt is not None:
+        texts["prompt"] = recipe.prompt
+    if recipe.mask is not None:
+        packed = io.BytesIO()
+        save_mask(packed, recipe.mask)
+        texts |= {"mask_sha256": mask_hash(recipe.mask), "mask": base64.b64encode(packed.getvalue()).decode()}
+    for key, text in texts.items():
+        chunks.add_text(key, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        try:
+            picture.save(file, format="PNG", pnginfo=chunks)
+            file.close()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dict[str, str]]:
+    """The picture, its recipe and its origin, from a PNG that `save_picture` wrote.
+
+    Raises:
+        MogleError: the file is no picture, carries no recipe, or one that does not add up.
+    """
+    picture = open_image(path)
+    texts = {key: str(text) for key, text in getattr(picture, "text", {}).items()}
+    if texts.pop("Source", None) != SOURCE or "seed" not in texts:
+        raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
+    try:
+        width, height = (int(side) for side in texts.pop("size").split("x"))
+        mask, expected = None, texts.pop("mask_sha256", None)
+        if expected is not None:
+            mask = decode_mask(Image.open(io.BytesIO(base64.b64decode(texts.pop("mask")))))
+            if mask_hash(mask) != expected:
+                raise ValueError("the mask is not the one of its hash")
+        recipe = Recipe(
+            prompt=texts.pop("prompt", None),
+            mask=mask,
+            seed=int(texts.pop("seed")),
+            steps=int(texts.pop("steps")),
+            guidance=float(texts.pop("guidance")),
+            strength=float(texts.pop("strength")),
+            height=height,
+            width=width,
+        )
+    except (KeyError, ValueError, OSError) as error:
+        raise MogleError(f"{path}: the recipe in the file is damaged ({error})") from error
+    texts.pop("Software", None)
+    return picture, recipe, texts
