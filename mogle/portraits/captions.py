@@ -237,8 +237,8 @@ def _sentences(person: str, pronoun: str, parts: dict[str, list[str]], rng: np.r
     said = [f"{opening} {bodies[0]}"] if bodies else [f"This is {_article(person)}"]
     said += [f"{pronoun} {body}" for body in bodies[1:]]
     for k, tail in enumerate(parts["tail"]):
-        place = k % len(said)
-        said[place] += (", " if tail.startswith("without") or "," in said[place] else " ") + tail
+        at = k % len(said)
+        said[at] += (", " if tail.startswith("without") or "," in said[at] else " ") + tail
     later = [sentence + "." for sentence in said[1:]] + parts["sent"]
     return " ".join([said[0] + ".", *(later[i] for i in rng.permutation(len(later)))])
 
@@ -296,10 +296,11 @@ def _within_limit(attributes: Facts, names: list[str], rng: np.random.Generator,
 
 def write_captions(attributes: Facts, rng: np.random.Generator) -> list[str]:
     """Ten captions. The first, used in testing, states nearly all that the mask cannot show; the last is short."""
-    hidden = [n for n, a in ATTRIBUTES.items() if not a.in_mask]
-    seen = [n for n in _mentioned(attributes, rng, 0.3, 0.3) if n not in hidden]
+    hidden = [n for n in stated(attributes, ATTRIBUTES) if not ATTRIBUTES[n].in_mask]
     told = [n for n, u in zip(hidden, rng.random(len(hidden)), strict=True) if u < 0.92]
-    if len(stated(attributes, told)) < 7:
+    seen = [n for n in _mentioned(attributes, rng, 0.35, 0.3) if n not in hidden]
+    seen = [seen[i] for i in rng.permutation(len(seen))[:3]]
+    if len(told) < 7:
         told = hidden
     captions = [_within_limit(attributes, ["gender", *told, *seen], rng, 0.15)]
     for _ in range(8):
