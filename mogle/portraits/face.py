@@ -64,9 +64,9 @@ def skin_field(canvas: Canvas, head: Head, look: Look, f: Features, grid: tuple[
     left = np.interp(y, head.edges[:, 0], head.edges[:, 1]).astype(np.float32)
     right = np.interp(y, head.edges[:, 0], head.edges[:, 2]).astype(np.float32)
     u = np.clip((2 * x - left - right) / np.maximum(right - left, 0.3), -1.1, 1.1)
-    nx = np.float32(0.9) * u * (0.45 + 0.55 * u * u) + np.float32(0.45 * np.sin(head.yaw)) * (1 - u * u)
+    nx = np.float32(0.9) * u * (0.45 + 0.55 * u * u) + np.float32(0.45 * head.sin) * (1 - u * u)
     v = np.clip(y - 0.15, -1.2, 1.0)
-    ny = np.float32(0.55) * v * (0.4 + 0.6 * np.abs(v)) + np.float32(np.sin(head.pitch))
+    ny = np.float32(0.55) * v * (0.4 + 0.6 * np.abs(v)) + np.float32(head.nod)
     strength = {"young": 0.95, "middle-aged": 1.1, "elderly": 1.3}[look.age]
     for bx, by, lift, rx, ry, height in RELIEF:
         if by > 0.6 and bx == 0:
@@ -74,11 +74,15 @@ def skin_field(canvas: Canvas, head: Head, look: Look, f: Features, grid: tuple[
         if 0.4 < by < 0.5:
             by = by + (f.nose_y - 0.49)
         for s in (1, -1) if bx else (1,):
-            cx, cy = head.unplane(head.on_face([(s * bx, by)], lift))[0]
-            dx, dy = (x - np.float32(cx)) / np.float32(rx), (y - np.float32(cy)) / np.float32(ry)
-            g = np.exp(-dx * dx - dy * dy) * np.float32(2 * height * strength)
-            nx += g * dx / np.float32(rx)
-            ny += g * dy / np.float32(ry)
+            spot = head.on_face([(s * bx, by)], lift)
+            cx, cy = head.unplane(spot)[0].tolist()
+            window = canvas.window(*spot[0].tolist(), 2.3 * max(rx, ry) * head.unit)
+            if window is None:
+                continue
+            dx, dy = (x[window] - cx) / rx, (y[window] - cy) / ry
+            g = np.exp(-dx * dx - dy * dy) * (2 * height * strength)
+            nx[window] += g * dx / rx
+            ny[window] += g * dy / ry
     norm = 1 / np.sqrt(nx * nx + ny * ny + np.float32(0.75))
     nx, ny, nz = nx * norm, ny * norm, np.float32(0.866) * norm
     light = look.lit(nx, ny, nz)
@@ -94,7 +98,7 @@ def skin_field(canvas: Canvas, head: Head, look: Look, f: Features, grid: tuple[
 
 def draw_ear(canvas: Canvas, head: Head, look: Look, f: Features, side: int) -> Array:
     """One ear; returns the outline (it stays behind the face, so on the far side it may be hidden)."""
-    turn = np.sin(head.yaw) * -side  # > 0: this side faces the viewer
+    turn = head.sin * -side  # > 0: this side faces the viewer
     out = max(f.ear_out + 0.17 * turn, 0.03)
     mid = 0.16 + f.lopsided[side] * 2
     z = -0.04
@@ -166,7 +170,8 @@ def draw_nose(canvas: Canvas, head: Head, look: Look, f: Features) -> None:
         canvas.fill(stroke(head.on_face(wing, 0.05), 0.022 * unit), dark, alpha=0.42)
 
 
-def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[str, str | None]) -> None:
+def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[str, str | None],
+              clip: Array) -> None:
     """Sockets, lids, lashes, white, iris, pupil, catch light, brows."""
     unit = head.unit
     lash = rgb(24, 16, 16)
@@ -185,12 +190,12 @@ def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[st
         almond = at(spline(lid + low, 5))
         cx, cy = at([(0, -0.01)])[0]
         crease = look.skin * np.array([0.60, 0.48, 0.46], np.float32)
-        canvas.glow(cx, cy - 0.02 * unit, w * 1.45 * unit, 0.13 * unit, crease, 0.28, angle=head.roll)
+        canvas.glow(cx, cy - 0.02 * unit, w * 1.45 * unit, 0.13 * unit, crease, 0.28, clip, head.roll)
         if makeup:
             mx, my = at([(0.03, -h - 0.035)])[0]
-            canvas.glow(mx, my, w * 1.28 * unit, 0.088 * unit, look.shadow, 0.95, angle=head.roll)
+            canvas.glow(mx, my, w * 1.28 * unit, 0.088 * unit, look.shadow, 0.95, clip, head.roll)
             qx, qy = at([(0.02, 0.62 * h)])[0]
-            canvas.glow(qx, qy, w * 1.1 * unit, 0.045 * unit, look.shadow, 0.55, angle=head.roll)
+            canvas.glow(qx, qy, w * 1.1 * unit, 0.045 * unit, look.shadow, 0.55, clip, head.roll)
         fold = [
             (-w * 0.95, -0.02),
             (-0.55 * w, -h - 0.015),
@@ -298,7 +303,7 @@ def draw_mouth(canvas: Canvas, head: Head, look: Look, f: Features) -> None:
     lower = np.concatenate([lower_lip, spline([(-w, 0), *base, (w, 0)], 4, closed=False)])
     upper = np.concatenate([spline(top, 4, closed=False), spline([(w, 0), *seam, (-w, 0)], 4, closed=False)])
     side = np.clip(
-        1 + 0.10 * look.side * look.contrast * np.sign(look.side) * (canvas.x - head.center[0]) * look.side / head.unit,
+        1 + 0.10 * look.side * look.contrast * np.sign(look.side) * (canvas.x - head.x) * look.side / head.unit,
         0.8,
         1.15,
     )[..., None].astype(np.float32)
@@ -468,13 +473,13 @@ def draw_face(
     for s in (-1, 1):
         px, py = head.on_face([(s * 0.40, 0.34)])[0]
         rosy = a["rosy_cheeks"] == "yes"
-        warm = {"fair": (236, 84, 96), "tan": (214, 62, 62), "dark": (176, 34, 46)}[look.tone]
-        canvas.glow(px, py, 0.21 * unit, 0.16 * unit, rgb(*warm), 0.78 if rosy else 0.07, cover, head.roll)
+        warm = {"fair": (236, 96, 104), "tan": (214, 62, 62), "dark": (176, 34, 46)}[look.tone]
+        canvas.glow(px, py, 0.24 * unit, 0.19 * unit, rgb(*warm), 0.62 if rosy else 0.06, cover, head.roll)
     draw_nose(canvas, head, look, f)
     if a["facial_hair"] in ("mustache", "beard"):
         color = np.clip(look.brow * np.float32(1.15), 0, 1)
         draw_beard(canvas, head, look, f, str(a["facial_hair"]), cover, grid, color)
     draw_age(canvas, head, look, f, cover, a["smiling"] == "yes")
     draw_mouth(canvas, head, look, f)
-    draw_eyes(canvas, head, look, f, a)
+    draw_eyes(canvas, head, look, f, a, cover)
     return cover

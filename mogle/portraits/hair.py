@@ -30,12 +30,13 @@ class Hair:
         self.ear_over = {-1: rng.random() < 0.12, 1: rng.random() < 0.12}  # an ear that shows through the hair
         self.phase = rng.uniform(0, 2 * np.pi, 12)
         self.bump = rng.uniform(0.6, 1.4, 12)
-        self.side_vol = u(0.06, 0.22) + (0.06 if self.wavy else 0.0)
+        self.side_vol = u(0.06, 0.32) + (0.06 if self.wavy else 0.0)
         self.top_vol = u(0.08, 0.24) + (0.04 if self.wavy else 0.0)
-        self.lopside = rng.normal(0, 0.04)
+        self.lopside = rng.normal(0, 0.05)
+        self.square = u(0.80, 1.0)
         if self.length == "short":
             big = self.wavy and u() < 0.45
-            self.side_vol = u(0.12, 0.34) if big else u(0.03, 0.12)
+            self.side_vol = u(0.14, 0.38) if big else u(0.03, 0.15)
             self.top_vol = u(0.16, 0.36) if big else u(0.05, 0.24)
         if self.hat:
             self.side_vol, self.top_vol = min(self.side_vol, 0.12), min(self.top_vol, 0.04)
@@ -72,8 +73,10 @@ class Hair:
         h = self.head
         side = self.side_vol + self.lopside * np.cos(t)
         grow = self._bumps(t)
-        x = h.skull_x + (h.skull_rx + side + grow) * np.cos(t)
-        y = h.skull_y + (h.skull_ry + self.top_vol + grow + self.lopside * np.cos(2 * t + self.phase[5])) * np.sin(t)
+        c, s = np.cos(t), np.sin(t)
+        c, s = np.sign(c) * np.abs(c) ** self.square, np.sign(s) * np.abs(s) ** self.square
+        x = h.skull_x + (h.skull_rx + side + grow) * c
+        y = h.skull_y + (h.skull_ry + self.top_vol + grow + self.lopside * np.cos(2 * t + self.phase[5])) * s
         return np.stack([x, y], 1)
 
     def _hairline(self, n: int = 11) -> Array:
@@ -114,7 +117,7 @@ class Hair:
     def _bun(self) -> None:
         """Hair gathered in a bun above or behind."""
         h, u = self.head, self.rng.uniform
-        x, y, r = h.skull_x + u(-0.35, 0.35) - 0.3 * np.sin(h.yaw), u(-1.28, -1.05), u(0.2, 0.34)
+        x, y, r = h.skull_x + u(-0.35, 0.35) - 0.3 * h.sin, u(-1.28, -1.05), u(0.2, 0.34)
         if u() < 0.35:  # a pony tail falling behind one side, above the jaw
             s = float(h.near)
             pts = [(s * 0.45, -0.9), (s * 0.95, -0.75), (s * u(1.0, 1.25), -0.2), (s * u(0.9, 1.1), u(0.25, 0.5)), (s * 0.8, 0.1),
@@ -157,7 +160,7 @@ class Hair:
         inner = [top, (top[0] + s * 0.12, self.line + 0.04 + 0.05 * sweep)] + list(zip(xs, ys, strict=True))
         low = [v for v in (0.85, 1.15, 1.5, 1.9) if v < end - 0.15]
         for v in low:
-            inner.append((s * inner_end + 0.35 * np.sin(h.yaw) * (v < 1) + 0.03 * np.sin(5 * v + self.phase[11]), v))
+            inner.append((s * inner_end + 0.35 * h.sin * (v < 1) + 0.03 * np.sin(5 * v + self.phase[11]), v))
         if len(low) == 0:
             inner = [p for p in inner if p[1] < end - 0.04]
         inner = np.array(inner, np.float64)
@@ -194,7 +197,7 @@ class Hair:
         for s in (-1, 1):
             sweep = 0.0
             cover = u(-0.03, 0.13)
-            if not self.hat and not self.bangs and s == sweep_side and style < 0.3:
+            if not self.hat and not self.bangs and s == sweep_side and style < 0.36:
                 sweep = u(0.35, 1.0)
             tucked = style > 0.72 or (style > 0.55 and s == -sweep_side)
             if self.hat:
@@ -211,12 +214,13 @@ class Hair:
         h, u, rng = self.head, self.rng.uniform, self.rng
         w = float(h.width(-0.3))
         slope, level = u(-0.10, 0.10), u(-0.30, -0.16)
-        x = np.linspace(-0.93, 0.93, 9)
-        y = level + slope * x + 0.05 * x * x + rng.normal(0, 0.022, 9)
-        y[1:-1:2] -= u(0.0, 0.06)
+        x = np.linspace(-0.95, 0.95, 15) + rng.uniform(-0.03, 0.03, 15)
+        arch = u(-0.02, 0.14)
+        y = level + slope * x + arch * x * x + rng.normal(0, 0.016, 15)
+        y[1:-1:2] -= u(0.0, 0.10) * rng.uniform(0.3, 1, 7)  # gaps between locks
         low = np.stack([x * w, y], 1)
         top = np.stack([np.linspace(0.93, -0.93, 7) * w, np.full(7, self.line - 0.12)], 1)
-        pts = np.concatenate([spline(low, 3, closed=False), top])
+        pts = np.concatenate([spline(low, 2, closed=False), top])
         self.front.append(h.on_face(pts, 0.03))
 
 
@@ -230,7 +234,7 @@ def hair_field(canvas: Canvas, head: Head, look: Look, hair: Hair, grid: tuple[A
     r = look.rng
     t = np.clip((y + 1.15) / 1.1, 0.0, 1)
     wide = np.float32(head.skull_rx + 0.1) * (0.12 + 0.88 * np.sqrt(1 - (1 - t) ** 2))
-    px = np.float32(hair.part * 0.8 + 0.6 * np.sin(head.yaw) * 0.6)
+    px = np.float32(hair.part * 0.8 + 0.6 * head.sin * 0.6)
     px = px * (1 - 0.8 * t) + np.float32(head.skull_x) * t
     s = (x - px) / wide
     if hair.wavy:
@@ -253,7 +257,7 @@ def hair_field(canvas: Canvas, head: Head, look: Look, hair: Hair, grid: tuple[A
     gloss = gloss + 0.5 * np.exp(-(((y - 0.45) / 0.22) ** 2)) * np.clip(light, 0, 1.2)
     tone = light * (1 + 0.17 * strands) + 0.06 * strands
     shine = gloss * (0.55 + 0.45 * strands)
-    field = look.hair * tone[..., None] + np.clip(shine, 0, 1)[..., None] * (0.26 * look.hair + 0.055)
+    field = look.hair * tone[..., None] + np.clip(shine, 0, 1)[..., None] * (0.20 * look.hair + 0.045)
     root = look.hair * np.array([0.9, 0.86, 0.82], np.float32)
     depth = np.clip(1 - light, 0, 1)[..., None]
     return np.clip(field * (1 - 0.3 * depth) + 0.3 * depth * root * light[..., None], 0, 1).astype(np.float32)

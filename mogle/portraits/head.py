@@ -7,6 +7,7 @@ turned head foreshortens its far side, hides what lies behind the limb and shows
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from mogle.portraits.shapes import Array, spline
 
 # Half-width, jaw, chin and temple of the face shapes; the last three relative to the first.
 SHAPES = {
-    "oval": (0.66, 0.73, 0.37, 0.94),
-    "round": (0.73, 0.80, 0.42, 0.95),
-    "square": (0.70, 0.86, 0.50, 0.96),
-    "long": (0.61, 0.76, 0.40, 0.95),
-    "heart": (0.68, 0.66, 0.29, 1.0),
+    "oval": (0.635, 0.73, 0.37, 0.94),
+    "round": (0.70, 0.80, 0.42, 0.95),
+    "square": (0.67, 0.86, 0.50, 0.96),
+    "long": (0.58, 0.76, 0.40, 0.95),
+    "heart": (0.65, 0.66, 0.29, 1.0),
 }
 POWER = 0.83  # 2 / 2.4: flatter in front than an ellipse
 
@@ -29,18 +30,21 @@ class Head:
 
     def __init__(self, rng: np.random.Generator, pose: str, woman: bool, framing: str) -> None:
         turn = {"front": rng.uniform(-6, 6), "left": -rng.uniform(15, 41), "right": rng.uniform(15, 41)}[pose]
-        self.yaw = np.radians(turn)
-        self.pitch = np.radians(np.clip(rng.normal(0, 5), -12, 12))
-        self.roll = np.radians(np.clip(rng.normal(0, 7), -20, 20))
+        self.yaw = math.radians(turn)
+        self.pitch = math.radians(min(max(rng.normal(0, 5), -12), 12))
+        self.roll = math.radians(min(max(rng.normal(0, 7), -20), 20))
+        # Plain floats throughout: a numpy float64 would turn every float32 field it meets into float64.
+        self.sin, self.cos = math.sin(self.yaw), math.cos(self.yaw)
+        self.nod, self.cos_pitch = math.sin(self.pitch), math.cos(self.pitch)
         width, jaw, chin, temple = SHAPES[str(rng.choice(list(SHAPES)))]
         width += rng.normal(0, 0.015)
         jaw = (jaw + (-0.03 if woman else 0.05) + rng.normal(0, 0.02)) * width
         chin = (chin + (-0.03 if woman else 0.05) + rng.normal(0, 0.02)) * width
         temple *= width
-        low, high = {"portraits": (0.305, 0.42), "female": (0.255, 0.31), "balanced": (0.29, 0.36)}[framing]
+        low, high = {"portraits": (0.335, 0.43), "female": (0.27, 0.33), "balanced": (0.31, 0.38)}[framing]
         self.unit = rng.uniform(low, high) * (0.68 / width) ** 0.4
-        chin_y = np.clip(rng.normal(0.825, 0.035), 0.75, 0.905)
-        eye_y = np.clip(chin_y - self.unit, 0.385, 0.535) if framing != "female" else rng.uniform(0.41, 0.48)
+        chin_y = min(max(rng.normal(0.845, 0.035), 0.77), 0.92)
+        eye_y = min(max(chin_y - self.unit, 0.385), 0.535) if framing != "female" else rng.uniform(0.41, 0.48)
         rows = np.array(
             [
                 (0, -1.02),
@@ -61,13 +65,15 @@ class Head:
         self.rows[:, 1] = np.maximum.accumulate(self.rows[:, 1])
         self.half = width
         self.skew = rng.normal(0, 0.025)  # one half of the face a little wider
-        self.center = np.array([0.5 + rng.normal(0, 0.025) - 0.36 * np.sin(self.yaw) * self.unit, eye_y])
+        self.center = np.array([0.5 + rng.normal(0, 0.025) - 0.36 * self.sin * self.unit, eye_y])
+        self.x, self.y = self.center.tolist()
         # Skull: an ellipsoid around (0, -0.3, -0.1); its silhouette is an ellipse in the picture plane.
-        self.skull_x = -0.1 * np.sin(self.yaw)
+        self.skull_x = -0.1 * self.sin
         self.skull_y = -0.3
-        self.skull_rx = float(np.hypot((width + 0.03) * np.cos(self.yaw), 0.86 * np.sin(self.yaw)))
+        self.skull_rx = math.hypot((width + 0.03) * self.cos, 0.86 * self.sin)
         self.skull_ry = 0.73
         self.near = -1 if self.yaw > 0 else 1  # the side (sign of x) that turns to the viewer
+        self.tabulate()
         self.outline_rows()
 
     def width(self, y: Any) -> Array:
@@ -96,42 +102,52 @@ class Head:
         """Points (n, 3) in head units to the frame (n, 2)."""
         p = np.asarray(points, np.float64)
         x = p[:, 0] * (1 + self.skew * np.sign(p[:, 0]))
-        across = x * np.cos(self.yaw) + p[:, 2] * np.sin(self.yaw)
-        ahead = p[:, 2] * np.cos(self.yaw) - x * np.sin(self.yaw)
-        return self.plane(np.stack([across, p[:, 1] * np.cos(self.pitch) + (ahead - 0.5) * np.sin(self.pitch)], 1))
+        across = x * self.cos + p[:, 2] * self.sin
+        ahead = p[:, 2] * self.cos - x * self.sin
+        return self.plane(np.stack([across, p[:, 1] * self.cos_pitch + (ahead - 0.5) * self.nod], 1))
 
     def plane(self, points: Any) -> Array:
         """Points (n, 2) of the picture plane in head units (roll and scale only) to the frame."""
         p = np.asarray(points, np.float64)
-        c, s = np.cos(self.roll), np.sin(self.roll)
+        c, s = math.cos(self.roll), math.sin(self.roll)
         return self.center + self.unit * np.stack([p[:, 0] * c - p[:, 1] * s, p[:, 0] * s + p[:, 1] * c], 1)
 
     def unplane(self, points: Any) -> Array:
         """Inverse of `plane`."""
         d = (np.asarray(points, np.float64) - self.center) / self.unit
-        c, s = np.cos(self.roll), np.sin(self.roll)
+        c, s = math.cos(self.roll), math.sin(self.roll)
         return np.stack([d[:, 0] * c + d[:, 1] * s, d[:, 1] * c - d[:, 0] * s], 1)
 
     def grid(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Picture-plane head coordinates of the frame's pixels, float32."""
-        c, s = np.float32(np.cos(self.roll)), np.float32(np.sin(self.roll))
-        dx, dy = (x - np.float32(self.center[0])) / self.unit, (y - np.float32(self.center[1])) / self.unit
+        c, s = math.cos(self.roll), math.sin(self.roll)
+        dx, dy = (x - self.x) / self.unit, (y - self.y) / self.unit
         return (dx * c + dy * s).astype(np.float32), (dy * c - dx * s).astype(np.float32)
 
     def on_face(self, points: Any, lift: float = 0.0) -> Array:
         """Points (n, 2) on the face's surface to the frame; what lies behind the limb is moved to the limb."""
         p = np.asarray(points, np.float64)
-        z = self.surface(p[:, 0], p[:, 1]) + lift
-        steps = np.linspace(0, 1, 14)[None]
-        x = p[:, :1] * (1 + self.skew * np.sign(p[:, :1])) * steps
-        y = np.repeat(p[:, 1:], 14, 1)
-        across = x * np.cos(self.yaw) + (self.surface(x, y) + lift) * np.sin(self.yaw)
-        best = across.argmin(1) if self.yaw < 0 else across.argmax(1)
-        far = (p[:, 0] * self.yaw > 0) & (best < 13)
-        i = np.arange(len(p))
-        depth = self.surface(x[i, best], p[:, 1]) + lift
-        xs = np.where(far, x[i, best] / (1 + self.skew * np.sign(p[:, 0])), p[:, 0])
-        return self.project(np.stack([xs, p[:, 1], np.where(far, depth, z)], 1))
+        row = np.clip((p[:, 1] + 1.02) * (self.table.shape[0] - 1) / 2.02, 0, self.table.shape[0] - 1.001)
+        col = np.clip(p[:, 0] / (self.width(p[:, 1]) + 1e-6), -1, 1) * 20 + 20
+        i, j = row.astype(np.intp), np.minimum(col.astype(np.intp), 39)
+        a, b = (row - i)[:, None], (col - j)[:, None]
+        t = self.table
+        out = (t[i, j] * (1 - b) + t[i, j + 1] * b) * (1 - a) + (t[i + 1, j] * (1 - b) + t[i + 1, j + 1] * b) * a
+        return self.plane(out + (lift * self.sin, lift * self.cos * self.nod))
+
+    def tabulate(self) -> None:
+        """Picture-plane position of the face's surface on a grid of (y, x / width), hidden parts moved to the limb."""
+        y, r = np.meshgrid(np.linspace(-1.02, 1, 48), np.linspace(-1, 1, 41), indexing="ij")
+        x = r * self.width(y)
+        z = self.surface(x, y)
+        x = x * (1 + self.skew * np.sign(x))
+        across = x * self.cos + z * self.sin
+        ahead = z * self.cos - x * self.sin
+        if self.yaw > 0:
+            across[:, 20:] = np.maximum.accumulate(across[:, 20:], 1)
+        else:
+            across[:, 20::-1] = np.minimum.accumulate(across[:, 20::-1], 1)
+        self.table = np.stack([across, y * self.cos_pitch + (ahead - 0.5) * self.nod], 2)
 
     def outline_rows(self) -> None:
         """Silhouette of the face: `left` and `right` (k, 2) in the frame, `outline` the closed contour, and
@@ -142,7 +158,7 @@ class Head:
         base = self.back(y)[:, None]
         z = base + (self.depth(y)[:, None] - base) * np.cos(t).clip(0) ** POWER
         x = w * sx
-        across = x * (1 + self.skew * np.sign(x)) * np.cos(self.yaw) + z * np.sin(self.yaw)
+        across = x * (1 + self.skew * np.sign(x)) * self.cos + z * self.sin
         i = np.arange(len(y))
         sides = []
         for j in (across.argmin(1), across.argmax(1)):

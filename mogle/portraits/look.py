@@ -16,7 +16,7 @@ HAIR = {
     "black": (34, 29, 32),
     "brown": (98, 60, 36),
     "blond": (228, 188, 108),
-    "red": (184, 70, 26),
+    "red": (170, 62, 26),
     "gray": (176, 178, 184),
 }
 CLOTH = {
@@ -62,7 +62,7 @@ class Look:
             "black": (30, 24, 24),
             "brown": (72, 44, 28),
             "blond": (150, 106, 52),
-            "red": (140, 62, 28),
+            "red": (122, 52, 26),
             "gray": (132, 128, 126),
         }[a["hair_color"] or "black"]
         brow_rgb = vary(rng, brow, 5)

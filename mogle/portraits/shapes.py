@@ -6,6 +6,7 @@ not depend on the size at which it is rasterised.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,30 +27,38 @@ def smoothstep(low: float, high: float, value: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
+@lru_cache(maxsize=None)
+def _spans(k: int, n: int, closed: bool) -> tuple[Array, Array]:
+    """Catmull-Rom basis (n, 4) and the four control points of each span."""
+    t = (np.arange(n) / n)[:, None]
+    basis = 0.5 * np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2])
+    i = np.arange(k if closed else k - 1)[:, None] + np.arange(-1, 3)
+    return basis, i % k if closed else i + 1
+
+
 def spline(points: Any, n: int = 6, closed: bool = True) -> Array:
     """Catmull-Rom curve through control points (k, 2) or (k, 3), `n` samples for each span."""
     p = np.asarray(points, np.float64)
-    if closed:
-        a, b, c, d = np.roll(p, 1, 0), p, np.roll(p, -1, 0), np.roll(p, -2, 0)
-    else:
-        q = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-        a, b, c, d = q[:-3], q[1:-2], q[2:-1], q[3:]
-    t = (np.arange(n) / n)[None, :, None]
-    a, b, c, d = (v[:, None, :] for v in (a, b, c, d))
-    out = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    out = out.reshape(-1, p.shape[1])
+    basis, index = _spans(len(p), n, closed)
+    q = p if closed else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+    out = (basis @ q[index]).reshape(-1, p.shape[1])
     return out if closed else np.concatenate([out, p[-1:]])
+
+
+@lru_cache(maxsize=None)
+def _profile(k: int, taper: float) -> Array:
+    return np.asarray(0.5 * (1 - taper + taper * np.sin(np.pi * np.linspace(0, 1, k)) ** 0.6))[:, None]
 
 
 def stroke(points: Any, width: float, taper: float = 1.0, n: int = 5) -> Array:
     """Outline of a brush stroke along a smooth open curve; `taper` 1 ends in points, 0 keeps the full width."""
     line = spline(points, n, closed=False)
-    tangent = np.gradient(line, axis=0)
-    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
-    t = np.linspace(0, 1, len(line))
-    half = (0.5 * width * (1 - taper + taper * np.sin(np.pi * t) ** 0.6))[:, None]
-    return np.concatenate([line + normal * half, (line - normal * half)[::-1]])
+    tangent = np.empty_like(line)
+    tangent[1:-1] = line[2:] - line[:-2]
+    tangent[0], tangent[-1] = line[1] - line[0], line[-1] - line[-2]
+    normal = tangent[:, ::-1] * ((-1.0, 1.0) / (np.hypot(tangent[:, 0], tangent[:, 1]) + 1e-9)[:, None])
+    half = normal * (width * _profile(len(line), taper))
+    return np.concatenate([line + half, (line - half)[::-1]])
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, n: int = 24) -> Array:
@@ -70,8 +79,10 @@ class Ripple:
         self.phase = rng.uniform(0, 2 * np.pi, n).astype(np.float32)
 
     def __call__(self, x: Array, y: Array) -> Array:
-        waves = (np.sin(kx * x + ky * y + p) for kx, ky, p in zip(self.kx, self.ky, self.phase, strict=True))
-        return sum(waves) * np.float32((2 / len(self.kx)) ** 0.5)
+        out = np.zeros(np.shape(x), np.float32)
+        for kx, ky, p in zip(self.kx, self.ky, self.phase, strict=True):
+            out += np.sin(kx * x + ky * y + p)
+        return out * np.float32((2 / len(self.kx)) ** 0.5)
 
 
 class Canvas:
@@ -88,22 +99,29 @@ class Canvas:
         self.labels = np.zeros((size, size), np.uint8)
         axis = ((np.arange(size) + 0.5) / size).astype(np.float32)
         self.x, self.y = np.meshgrid(axis, axis)
-        self.wobble = wobble
-        self.bend = (Ripple(rng, 4, 0.25, 0.9), Ripple(rng, 4, 0.25, 0.9)) if rng is not None else None
+        self.bend = None
+        if rng is not None:  # displacement: 4 plane waves for each of x and y
+            a, b = Ripple(rng, 4, 0.25, 0.9), Ripple(rng, 4, 0.25, 0.9)
+            mix = np.zeros((8, 2))
+            mix[:4, 0] = mix[4:, 1] = wobble * 0.5**0.5
+            waves = np.array([np.r_[a.kx, b.kx], np.r_[a.ky, b.ky]], np.float64)
+            self.bend = (waves, np.r_[a.phase, b.phase].astype(np.float64), mix)
 
     def cover(self, outline: Array) -> tuple[tuple[slice, slice], Array] | None:
         """Window and coverage in [0, 1] of the outline (k, 2); None when it lies outside the frame."""
         p = np.asarray(outline, np.float64)
         if self.bend is not None:
-            p = p + self.wobble * np.stack([w(p[:, 0], p[:, 1]) for w in self.bend], 1)
+            waves, phase, mix = self.bend
+            p = p + np.sin(p @ waves + phase) @ mix
         p = p * self.size
-        x0, y0 = np.maximum(np.floor(p.min(0)) - 1, 0).astype(int)
-        x1, y1 = np.minimum(np.ceil(p.max(0)) + 1, self.size).astype(int)
+        (low_x, low_y), (high_x, high_y) = p.min(0).tolist(), p.max(0).tolist()
+        x0, y0 = max(int(low_x) - 1, 0), max(int(low_y) - 1, 0)
+        x1, y1 = min(int(high_x) + 2, self.size), min(int(high_y) + 2, self.size)
         if x1 <= x0 or y1 <= y0:
             return None
         extent = max(x1 - x0, y1 - y0)
-        scale = 8 if extent <= 64 else 4 if extent <= 256 else 2
-        layer = Image.new("L", (int(x1 - x0) * scale, int(y1 - y0) * scale))
+        scale = 8 if extent <= 40 else 4 if extent <= 256 else 2
+        layer = Image.new("L", ((x1 - x0) * scale, (y1 - y0) * scale))
         ImageDraw.Draw(layer).polygon(((p - (x0, y0)) * scale - 0.5).ravel().tolist(), fill=255)
         return (slice(y0, y1), slice(x0, x1)), np.asarray(layer.reduce(scale), np.float32) / 255
 
@@ -153,6 +171,13 @@ class Canvas:
     def whole(self) -> tuple[slice, slice]:
         return slice(0, self.size), slice(0, self.size)
 
+    def window(self, cx: float, cy: float, reach: float) -> tuple[slice, slice] | None:
+        """The pixels within `reach` of a point in both directions; None outside the frame."""
+        n = self.size
+        x0, x1 = max(int((cx - reach) * n), 0), min(int((cx + reach) * n) + 1, n)
+        y0, y1 = max(int((cy - reach) * n), 0), min(int((cy + reach) * n) + 1, n)
+        return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
+
     def glow(
         self,
         cx: float,
@@ -165,10 +190,9 @@ class Canvas:
         angle: float = 0.0,
     ) -> None:
         """A soft Gaussian spot of radii (rx, ry) that blends towards `color`."""
-        reach = 2.2 * max(rx, ry)
-        lo = np.clip(np.floor((np.array([cx, cy]) - reach) * self.size), 0, self.size).astype(int)
-        hi = np.clip(np.ceil((np.array([cx, cy]) + reach) * self.size), 0, self.size).astype(int)
-        window = (slice(lo[1], hi[1]), slice(lo[0], hi[0]))
+        window = self.window(float(cx), float(cy), 2.2 * max(rx, ry))
+        if window is None:
+            return
         x, y = self.x[window] - np.float32(cx), self.y[window] - np.float32(cy)
         if angle:
             c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))

@@ -20,7 +20,7 @@ class Body:
         u = rng.uniform
         woman = a["gender"] == "woman"
         self.head, self.unit, self.woman = head, head.unit, woman
-        pivot = head.plane([(-0.05 * np.sin(head.yaw), 0.55)])[0]
+        pivot = head.plane([(-0.05 * head.sin, 0.55)])[0]
         chin = head.outline[:, 1].max()
         self.x = float(pivot[0] + u(-0.06, 0.06) * head.unit)
         self.pivot = float(pivot[0])
@@ -28,9 +28,9 @@ class Body:
         self.y = min(self.y, 0.93)
         self.chin = float(chin)
         self.neck = (u(0.37, 0.43) if woman else u(0.45, 0.54)) * head.half / 0.67
-        slope = u(0.10, 0.2)
+        slope = u(0.04, 0.18)
         self.slopes = (slope + rng.normal(0, 0.03), slope + rng.normal(0, 0.03))
-        self.broad = u(1.35, 1.6) if woman else u(1.55, 1.9)
+        self.broad = u(1.6, 1.95) if woman else u(1.8, 2.2)
         self.kind = str(rng.choice(["crew", "vee", "shirt", "boat", "high", "jacket", "deep"],
                                    p=[0.22, 0.16, 0.18, 0.1, 0.1, 0.16, 0.08]))
         if a["necklace"] == "yes" and self.kind in ("high", "crew"):
@@ -49,15 +49,15 @@ class Body:
         """Shoulder line from the neck outwards (body units)."""
         k, b = self.slopes[0 if s < 0 else 1], self.broad
         f = self.flank[s]
-        return [(s * self.neck * 1.02, -0.10 - grow), (s * (self.neck + 0.14), 0.02 - grow), (s * 0.85, 0.10 + k * 0.5 - grow),
-                (s * b * 0.8, 0.22 + k + f - grow), (s * b, 0.42 + k + f - grow), (s * (b + 0.12), 0.9), (s * (b + 0.2), 2.6)]
+        return [(s * self.neck * 1.02, -0.10 - grow), (s * (self.neck + 0.14), 0.02 - grow), (s * 0.9, 0.10 + k * 0.6 - grow),
+                (s * b * 0.8, 0.22 + k + f - grow), (s * b, 0.44 + k + f - grow), (s * (b + 0.14), 0.9), (s * (b + 0.2), 2.6)]
 
 
 def draw_neck(canvas: Canvas, head: Head, look: Look, body: Body, face: Array) -> None:
     """Neck and bare chest (label 17) with the shadow of the jaw."""
     b, unit = body, body.unit
     top = (b.pivot - b.x) / unit
-    up = (head.center[1] + 0.45 * unit - b.y) / unit
+    up = (head.y + 0.45 * unit - b.y) / unit
     n = b.neck
     left, right = b.shoulder(-1), b.shoulder(1)
     outline = [(top - n * 1.0, up), (top * 0.6 - n * 0.98, 0.5 * up - 0.1), *left, *right[::-1],
@@ -195,7 +195,7 @@ def draw_glasses(canvas: Canvas, head: Head, look: Look, ex: Extras, f_eye: floa
         canvas.fill(outer, None, EYE_G)
         clip = canvas.mask(inner)
         if dark:
-            g = np.clip((canvas.y - head.center[1]) / unit * 1.6 + 0.45, 0, 1)[..., None]
+            g = np.clip((canvas.y - head.y) / unit * 1.6 + 0.45, 0, 1)[..., None]
             glass = rgb(14, 14, 20) * (1 - g) + (rgb(54, 50, 56)) * g
             canvas.lay(canvas.whole, clip, glass.astype(np.float32), None, 0.96)
         else:
@@ -231,9 +231,9 @@ def draw_hat(canvas: Canvas, head: Head, look: Look, ex: Extras, face: Array) ->
     crown[:, 0] += ex.tilt * (crown[:, 1] - low) * 2
     if ex.hat == "brim":
         crown[:, 1] += 0.07 * np.exp(-((crown[:, 0] - cx) / 0.2) ** 2) * (crown[:, 1] < -0.9)
-    sag = 0.10 + 0.35 * max(np.sin(head.pitch), 0)
+    sag = 0.10 + 0.35 * max(head.nod, 0)
     k = np.linspace(1, -1, 11)[1:-1]
-    shift = 0.55 * np.sin(head.yaw)
+    shift = 0.55 * head.sin
     bottom = np.stack([cx + k * rx, low + sag * (1 - k * k) * (0.3 + 0.7 * (1 - np.abs(k - shift))) * 0.9], 1)
     crown = np.concatenate([crown, bottom])
     nx = np.clip((gx - np.float32(cx)) / np.float32(rx), -1, 1) * 0.9
@@ -269,7 +269,7 @@ def draw_hat(canvas: Canvas, head: Head, look: Look, ex: Extras, face: Array) ->
             x, z = radius * np.sin(a), 0.55 * radius * np.cos(a) + forward * np.clip(np.cos(a * 1.36), 0, 1) ** 0.6
             px = x * np.cos(turn) + z * np.sin(turn)
             pz = z * np.cos(turn) - x * np.sin(turn)
-            yy = y + 0.10 * (np.sin(a) ** 2) - 0.05 + (pz - 0.4) * (0.12 + np.sin(head.pitch)) * 0.9 * forward
+            yy = y + 0.10 * (np.sin(a) ** 2) - 0.05 + (pz - 0.4) * (0.12 + head.nod) * 0.9 * forward
             return np.stack([cx + px, yy], 1)
 
         near, far = ring(rx * 0.97, 0.12, y0 + 0.06), ring(rx * 0.95, 0.5 + ex.brim * 0.55, y0 + 0.12)
@@ -296,7 +296,7 @@ def draw_earrings(canvas: Canvas, head: Head, look: Look, ex: Extras, f: object,
         if not visible[s]:
             continue
         base = head.unplane(head.project([(s * float(head.width(0.1)) * 0.98, 0.36, -0.03)]))[0]
-        out = max(0.04, 0.06 + 0.10 * np.sin(head.yaw) * -s)
+        out = max(0.04, 0.06 + 0.10 * head.sin * -s)
         x, y = base[0] + s * out, base[1] + 0.04
         metal = np.clip(look.metal * (1 + 0.1 * look.side * s), 0, 1)
         deep = metal * np.float32(0.55)
