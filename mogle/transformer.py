@@ -161,7 +161,9 @@ def _modulate(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def _heads(attn: Any, layer: Any, norm: Any, x: Tensor, rope: Any, adapted: bool) -> Tensor:
     """(B, L, D) -> (B, L, heads, head): queries and keys are normed and turned to their positions, values are not."""
     heads: Any = _linear(layer, x, adapted).unflatten(-1, (attn.heads, -1))
-    return heads if norm is None else apply_rotary_emb(norm(heads), rope, sequence_dim=1)
+    if norm is not None:
+        heads = apply_rotary_emb(norm(heads), rope, sequence_dim=1)
+    return heads
 
 
 def _keys(attn: Any, x: Tensor, rope: Any, adapted: bool) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,309 @@
+"""`FaceMoGLEPipeline`: diffusers' FluxPipeline that also takes masks.
+
+`FluxPipeline.__call__` runs whole and unchanged (scheduler, callbacks, offloading, true CFG, progress bar). The mask
+travels to the transformer in `joint_attention_kwargs`; without mask or prompt it is FluxPipeline bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Silence notes of other libraries that a user of this one can do nothing about."""
+    found = [logging.getLogger(name) for name in loggers]
+    before = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(found, before, strict=True):
+            logger.setLevel(level)
+
+
+import transformers.utils.logging as _transformers_logging  # noqa: E402
+
+_transformers_logging.get_logger()  # configures the library's logger, which would undo `_quiet` later
+with _quiet("transformers"):  # it would say that image processors fall back to Pillow without torchvision
+    from diffusers.pipelines import pipeline_utils
+    from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+
+from mogle.adapters import LORA_FILE, read_adapter, write_adapter  # noqa: E402
+from mogle.conditions import encode_distinct  # noqa: E402
+from mogle.errors import MogleError, MogleWarning  # noqa: E402
+from mogle.experts import MoGLE  # noqa: E402
+from mogle.labels import decode_mask  # noqa: E402
+from mogle.transformer import NAME, RunCache, check_options, install  # noqa: E402
+
+GATE_TIMES = {"training": 1.0, "reference": 1000.0}
+
+
+class FaceMoGLEPipeline(FluxPipeline):
+    """Faces from masks and sentences, on any FLUX base.
+
+    Attributes:
+        mogle: the experts, float32 whatever the base is, or None before `load_mogle`. They move to the latents' device
+            by themselves.
+        settings: what the adapter says about itself (`mogle.adapters.SETTINGS`); `attention` and `lora_on` found
+            there are the defaults of a call.
+    """
+
+    @functools.wraps(FluxPipeline.__init__)  # type: ignore[misc]  # diffusers reads the components from the signature
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.mogle: MoGLE | None = None
+        self.settings: dict[str, str] = {}
+        if self.vae is not None and self.vae.config.sample_size:
+            self.default_sample_size = self.vae.config.sample_size // self.vae_scale_factor
+        if self.transformer is not None:
+            install(self.transformer)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, base: str | Path, dtype: torch.dtype | None = None, **kwargs: Any
+    ) -> FaceMoGLEPipeline:
+        """Any FluxPipeline directory or Hub name. Further arguments (text_encoder=None, ...) as in diffusers.
+
+        `dtype` defaults to float32.
+        """
+        dtype = kwargs.pop("torch_dtype", None) or dtype or torch.float32
+        # diffusers took "torch_dtype" for years and warns of it now
+        name = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
+        with _quiet("transformers"):
+            return super().from_pretrained(base, **{name: dtype}, **kwargs)
+
+    # --- adapter -------------------------------------------------------------------------------------------------
+
+    def load_mogle(self, folder: str | Path) -> None:
+        """Load LoRA and MoGLE from a directory, ours or the reference's, in place of those loaded before.
+
+        Raises:
+            MogleError: before anything has changed, if files are missing, unsafe, or made for another base.
+        """
+        mogle, settings = read_adapter(folder, self.transformer)
+        others = [name for name in getattr(self.transformer, "peft_config", {}) if name != NAME]
+        if NAME in getattr(self.transformer, "peft_config", {}):
+            self.transformer.delete_adapters(NAME)
+        self.transformer.load_lora_adapter(str(folder), weight_name=LORA_FILE, adapter_name=NAME, _pipeline=self)
+        if others:
+            self.transformer.set_adapters([*others, NAME])
+        self.mogle, self.settings = mogle.requires_grad_(False).eval(), settings
+
+    def save_mogle(self, folder: str | Path, format: str = "safetensors") -> None:
+        """Write LoRA and MoGLE under the reference's key names.
+
+        format="pt" writes the mogle.pt that the reference can read (a LoRA alpha other than the rank goes into B);
+        it holds weights only, so a variant of the experts must be known to whoever loads it.
+        """
+        if self.mogle is None:
+            raise MogleError("there is no MoGLE to save: expected load_mogle() or an assigned `mogle` before")
+        write_adapter(folder, self, self.mogle, self.settings, format)
+
+    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Refused while a mask adapter is loaded: it must act on condition tokens alone."""
+        if NAME in getattr(self.transformer, "peft_config", {}):
+            raise MogleError("the mask adapter acts on condition tokens alone and cannot be fused into the base")
+        super().fuse_lora(*args, **kwargs)
+
+    # --- inputs --------------------------------------------------------------------------------------------------
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens that a prompt may have: what this base's second tokenizer says, at most FLUX's 512."""
+        return 512 if self.tokenizer_2 is None else min(self.tokenizer_2.model_max_length, 512)
+
+    def encode_conditions(
+        self,
+        masks: Any,
+        height: int | None = None,
+        width: int | None = None,
+        palette: str = "dataset",
+    ) -> Tensor:
+        """Masks -> condition tokens (B, 20, N, 64), deterministic. None in the list gives zeros.
+
+        Args:
+            masks: one or a list of what `decode_mask` takes (paths, pictures, arrays, label maps).
+            height, width: of the picture, default: the base's own size. Masks are resized by nearest neighbour.
+            palette: colours of RGB masks, see `decode_mask`.
+        """
+        size = self._size(height, width)
+        masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
+        label_maps = [None if mask is None else decode_mask(mask, palette=palette, size=size) for mask in masks]
+        for i, label_map in enumerate(label_maps):
+            if label_map is not None and not label_map.any():
+                raise MogleError(
+                    f"mask {i}: found only background, expected a face to draw; leave the mask out instead"
+                )
+        given = [label_map for label_map in label_maps if label_map is not None]
+        if not given:
+            raise MogleError("masks: found none, expected at least one")
+        tokens, index = encode_distinct(self.vae, given, self._execution_device)
+        conditions = tokens.new_zeros(len(masks), index.shape[1], *tokens.shape[1:])
+        conditions[[i for i, label_map in enumerate(label_maps) if label_map is not None]] = tokens[index]
+        return conditions
+
+    def encode_prompt(self, prompt: Any, prompt_2: Any = None, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """As in diffusers; the length defaults to the base's own, and text is not cut off in silence.
+
+        Raises:
+            MogleError: a prompt longer than T5 reads.
+
+        Warns:
+            MogleWarning: once, if CLIP (which only sets the overall tone) reads part of a prompt.
+        """
+        limit = kwargs.setdefault("max_sequence_length", self.max_prompt_tokens)
+        if kwargs.get("prompt_embeds") is None:
+            if self.text_encoder is None or self.text_encoder_2 is None:
+                raise MogleError("this pipeline has no text encoders: pass prompt_embeds and pooled_prompt_embeds")
+            prompts, prompts_2 = ([p] if isinstance(p, str) else p for p in (prompt, prompt_2 or prompt))
+            for text in prompts_2:
+                if (count := len(self.tokenizer_2(text, verbose=False).input_ids)) > limit:
+                    raise MogleError(f"prompt {text[:60]!r}...: found {count} tokens, expected at most {limit}")
+            longest = max(len(self.tokenizer(text, verbose=False).input_ids) for text in prompts)
+            if longest > self.tokenizer_max_length:
+                warnings.warn(
+                    f"the prompt has {longest} tokens; CLIP reads the first {self.tokenizer_max_length}, T5 all of it",
+                    MogleWarning,
+                    stacklevel=2,
+                )
+        with _quiet("diffusers.pipelines.flux.pipeline_flux", "transformers"):
+            return super().encode_prompt(prompt, prompt_2, **kwargs)
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width in pixels: the given ones if the backbone takes them, or the base's own."""
+        unit = self.vae_scale_factor * 2
+        default = self.default_sample_size * self.vae_scale_factor
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (side <= 0 or side % unit):
+                near = max(unit, round(side / unit) * unit)
+                raise MogleError(f"{name}={side}: expected a multiple of {unit}, for instance {near}")
+        return height or default, width or default
+
+    # --- sampling ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self,
+        prompt: str | Sequence[str | None] | None = None,
+        mask: Any = None,
+        *,
+        prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        condition_tokens: Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        conditioning_scale: float = 1.0,
+        attention: str | None = None,
+        lora_on: str | None = None,
+        gate_time: str = "training",
+        palette: str = "dataset",
+        num_images_per_prompt: int = 1,
+        max_sequence_length: int | None = None,
+        joint_attention_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate pictures from prompts, masks, or both.
+
+        Args:
+            prompt: one or a list; absent is the empty caption. `prompt_embeds` (B, T, ...) and `pooled_prompt_embeds`
+                (B, ...) may take its place.
+            mask: one or a list of what `decode_mask` takes; None in a list is a sample without mask. One prompt with
+                several masks, or the other way round, is used for all of them.
+            condition_tokens: (B, 20, N, 64), `encode_conditions(mask)` made (or changed) before, in place of `mask`.
+            height, width: pixels, multiples of 16; default: the VAE's `sample_size`, what the base was trained at.
+            conditioning_scale: strength of the mask, >= 0; 0 ignores it, 1 is what was trained.
+            attention, lora_on: see `mogle.transformer.forward_streams`; default: what the adapter was trained with, or
+                "union" and "condition".
+            gate_time: "training": the gate sees t in (0, 1), as it did in training; "reference": t x 1000, as in the
+                reference's sampler, for its released weights. Loading an adapter never changes it.
+            palette: colours of RGB masks, see `decode_mask`.
+            max_sequence_length: tokens that prompts are padded to; default: the base's own.
+            **kwargs: as FluxPipeline takes them: num_inference_steps=28, guidance_scale=3.5, generator, latents,
+                output_type, callback_on_step_end, true_cfg_scale, negative_prompt, ...
+
+        The same seed gives the same bytes. With a list of generators, one for each sample, a sample differs by at most
+        1/255 from the one made alone.
+
+        Raises:
+            MogleError: neither prompt nor mask, a mask of background only, no adapter loaded, or bad options.
+        """
+        attention = attention or self.settings.get("attention", "union")
+        lora_on = lora_on or self.settings.get("lora_on", "condition")
+        check_options(attention, conditioning_scale, lora_on)
+        if gate_time not in GATE_TIMES:
+            raise MogleError(f"gate_time={gate_time!r}: expected one of {', '.join(map(repr, GATE_TIMES))}")
+        height, width = self._size(height, width)
+
+        texts = prompt_embeds if prompt_embeds is not None else _as_list(prompt)
+        masks = condition_tokens if condition_tokens is not None else _as_list(mask)
+        count = _common_length(len(texts), len(masks))
+        if prompt_embeds is None:
+            texts = list(texts) if len(texts) == count else list(texts) * count
+        elif len(prompt_embeds) != count:
+            prompt_embeds = prompt_embeds.expand(count, -1, -1)
+            pooled_prompt_embeds = None if pooled_prompt_embeds is None else pooled_prompt_embeds.expand(count, -1)
+        present = [condition_tokens is not None or m is not None for m in masks]
+        present = present if len(present) == count else present * count
+        for i in range(count):
+            if prompt_embeds is None and texts[i] is None and not present[i]:
+                raise MogleError(f"sample {i}: found neither prompt nor mask, expected at least one of them")
+
+        streams: dict[str, Any] = {"condition": None, "attention": attention, "lora_on": lora_on, "cache": None}
+        streams |= {"conditioning_scale": conditioning_scale, "condition_mask": None}
+        if any(present):
+            if self.mogle is None:
+                raise MogleError("found a mask but no adapter, expected load_mogle(folder) first")
+            if condition_tokens is None:
+                condition_tokens = self.encode_conditions(masks, height, width, palette)
+            if len(condition_tokens) != count:
+                condition_tokens = condition_tokens.expand(count, -1, -1, -1)
+            tokens = condition_tokens.repeat_interleave(num_images_per_prompt, dim=0).to(self._execution_device)
+            streams["condition"] = _Fusion(self.mogle, tokens, GATE_TIMES[gate_time])
+            streams["cache"] = RunCache(static=self.mogle.static)
+            if not all(present):
+                streams["condition_mask"] = torch.tensor(present).repeat_interleave(num_images_per_prompt)
+        return super().__call__(
+            prompt=None if prompt_embeds is not None else [text or "" for text in texts],
+            prompt_embeds=prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            height=height,
+            width=width,
+            num_images_per_prompt=num_images_per_prompt,
+            max_sequence_length=max_sequence_length or self.max_prompt_tokens,
+            joint_attention_kwargs={**(joint_attention_kwargs or {}), NAME: streams},
+            **kwargs,
+        )
+
+
+class _Fusion:
+    """The condition of one run: what the mask decides is computed once, the gate at every step."""
+
+    def __init__(self, mogle: MoGLE, tokens: Tensor, time_factor: float):
+        self.mogle = mogle.to(tokens.device)
+        self.tokens, self.time_factor = tokens, time_factor
+        self.outputs = mogle.expert_outputs(tokens)
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        return self.mogle(self.tokens, latents, timestep.float() * self.time_factor, self.outputs)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _common_length(prompts: int, masks: int) -> int:
+    """The batch size: one prompt or one mask serves all of the others."""
+    if prompts != masks and 1 not in (prompts, masks) or not prompts or not masks:
+        raise MogleError(f"found {prompts} prompts and {masks} masks, expected as many of both, or one of either")
+    return max(prompts, masks)
