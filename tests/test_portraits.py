@@ -70,6 +70,49 @@ def test_paint_depends_on_nothing_but_the_seed(style):
     assert paint(3, 96, style).captions == one.captions
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_mask_shows_what_the_attributes_say(style):
+    _, masks, attributes, _ = paint_many(range(16), 96, style)
+    labels = {"hat": "hat", "eyeglasses": "eye_g", "earrings": "ear_r", "necklace": "neck_l", "mouth_open": "mouth"}
+    for mask, a in zip(masks, attributes, strict=True):
+        count = np.bincount(mask.ravel(), minlength=len(LABELS))
+        for name, label in labels.items():
+            assert (a[name] == "yes") == (count[LABELS.index(label)] > 0), (name, a)
+        assert (a["hair_length"] == "bald") <= (count[LABELS.index("hair")] == 0)
+        for name, attribute in ATTRIBUTES.items():
+            if attribute.needs is not None and a[name] is not None:
+                assert count[attribute.needs] >= 0.003 * mask.size, (name, a)
+        for label in ("skin", "nose", "u_lip", "l_lip"):
+            assert count[LABELS.index(label)] > 0
+
+
+def test_all_classes_occur():
+    assert set(np.unique(paint_many(range(16), 96)[1])) == set(range(len(LABELS)))
+
+
+def test_mask_does_not_give_the_hidden_attributes_away():
+    """Two sets of attributes that differ only in what the mask cannot show are painted with the same mask."""
+    from mogle.portraits.painter import draw
+
+    rng = np.random.default_rng(2)
+    for seed in range(6):
+        one, other = (sample_attributes(rng) for _ in range(2))
+        mixed = {n: other[n] if not a.in_mask and one[n] and other[n] else one[n] for n, a in ATTRIBUTES.items()}
+        (image, mask), (image2, mask2) = (draw(a, np.random.default_rng(seed), 64, "portraits") for a in (one, mixed))
+        assert (mask == mask2).all() and (image != image2).any()
+
+
+def test_out_of_sight_is_not_asked_for():
+    attributes = {n: a.values[-1] for n, a in ATTRIBUTES.items()}
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:32], mask[0, :5] = LABELS.index("cloth"), LABELS.index("hair")
+    shown = portraits._in_sight(attributes, mask)
+    gone = {"hair_length", "hair_color", "hair_texture", "hat_color", "sunglasses"}
+    assert {n for n, v in shown.items() if v is None} == gone
+    assert portraits.full_caption(shown)
+    assert len(portraits.write_captions(shown, np.random.default_rng(0))) == 10
+
+
 def test_paint_many_does_not_depend_on_workers():
     seeds = [*range(40), 7]
     alone, together = paint_many(seeds, 32, workers=1), paint_many(seeds, 32, workers=2)

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from mogle.errors import MogleError
+from mogle.labels import LABELS, decode_mask, save_mask
 from mogle.portraits.attributes import ATTRIBUTES, STYLES, Attribute, sample_attributes
 from mogle.portraits.captions import describe, full_caption, read_caption, vocabulary, write_captions
 
@@ -33,6 +35,7 @@ __all__ = [
 #: Of the painting: raised when a seed no longer gives the same portrait, so that old folders are not continued.
 VERSION = 1
 MIN_SIZE = 16
+IN_SIGHT = 0.003  # share of the picture (49 pixels at 128 px) from which on the colour of a thing can be told
 MANIFEST = "dataset.json"
 
 T = TypeVar("T")
@@ -64,6 +67,15 @@ def _streams(seed: int, style: str) -> list[np.random.Generator]:
     return np.random.default_rng([int(seed), STYLES.index(style)]).spawn(3)
 
 
+def _in_sight(attributes: dict[str, str | None], mask: np.ndarray) -> dict[str, str | None]:
+    """What the painted picture shows: hair that vanished under a hat has no length or colour that anyone could tell."""
+    share = np.bincount(mask.ravel(), minlength=len(LABELS)) / mask.size
+    hidden = {name for name, a in ATTRIBUTES.items() if a.needs is not None and share[a.needs] < IN_SIGHT}
+    if "hair_color" in hidden and attributes["hair_length"] != "bald":
+        hidden.add("hair_length")
+    return {name: None if name in hidden else value for name, value in attributes.items()}
+
+
 def paint(seed: int, size: int = 128, style: str = "portraits") -> Portrait:
     """The portrait of a seed. The same arguments give the same bytes; another size shows the same portrait.
 
@@ -75,6 +87,7 @@ def paint(seed: int, size: int = 128, style: str = "portraits") -> Portrait:
     for_attributes, for_drawing, for_captions = _streams(seed, style)
     attributes = sample_attributes(for_attributes, style)
     image, mask = draw(attributes, for_drawing, int(size), style)
+    attributes = _in_sight(attributes, mask)
     return Portrait(int(seed), image, mask, attributes, write_captions(attributes, for_captions))
 
 
@@ -162,10 +175,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_chunk(job: tuple[str, list[int], int, str]) -> list[tuple[str, dict[str, str | None], list[str]]]:
     """Paint and write what is missing of these seeds; a portrait is complete when its text, written last, is there."""
-    from PIL import Image
-
-    from mogle.labels import save_mask
-
     root, seeds, size, style = job
     done = []
     for seed in seeds:
@@ -173,7 +182,7 @@ def _write_chunk(job: tuple[str, list[int], int, str]) -> list[tuple[str, dict[s
         face, mask, text = (Path(root, *p) for p in (("face", name + ".jpg"), ("mask", name + ".png"),
                                                      ("text", name + ".txt")))  # fmt: skip
         if face.is_file() and mask.is_file() and text.is_file():
-            attributes = sample_attributes(_streams(seed, style)[0], style)
+            attributes = _in_sight(sample_attributes(_streams(seed, style)[0], style), decode_mask(mask))
             done.append((name, attributes, text.read_text(encoding="utf-8").splitlines()))
             continue
         portrait = paint(seed, size, style)

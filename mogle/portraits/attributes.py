@@ -3,7 +3,8 @@
 An attribute that the 19-class mask cannot show (``in_mask=False``: hair colour, skin tone, lipstick, light, ...) has to
 reach a picture through the sentence; these are the ones that tell whether a model listens to its text.
 They are drawn almost independently of what the mask shows, so that captions may be swapped between portraits.
-``None`` as a value means that the question does not arise: no hair to have a colour, no hat, eyes behind dark glasses.
+``None`` as a value means that the question does not arise: no hair to have a colour, no hat, eyes behind dark glasses,
+or, once painted, too little of it in the picture to tell.
 """
 
 from __future__ import annotations

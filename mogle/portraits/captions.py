@@ -147,6 +147,10 @@ def stated(attributes: Facts, names: Iterable[str]) -> dict[str, str]:
         wanted |= {"eyeglasses", "sunglasses"}
     if "hat_color" in wanted and attributes["hat"] == "yes":
         wanted.add("hat")
+    if (
+        attributes.get("eyeglasses") == "yes" and attributes.get("sunglasses") is None
+    ):  # there is no word for both kinds
+        wanted.discard("eyeglasses")
     if attributes.get("gender") == "woman":
         wanted.discard("facial_hair")
     return {n: v for n in ATTRIBUTES if n in wanted and (v := attributes.get(n)) is not None}
@@ -251,18 +255,18 @@ def full_caption(attributes: Facts) -> str:
             "necklace": "necklace", "hat": "hat"}  # fmt: skip
     said = {n: ("" if facts[n] == "yes" else "no ") + word for n, word in worn.items() if n in facts}
     if facts["hat"] == "yes":
-        said["hat"] = f"{facts['hat_color']} hat"
-    glasses = {"no": "glasses", "yes": "sunglasses"}[facts["sunglasses"]] if "sunglasses" in facts else "no glasses"
+        said["hat"] = " ".join([*([facts["hat_color"]] if "hat_color" in facts else []), "hat"])
+    glasses = {"no": "glasses", "yes": "sunglasses", None: "no glasses"}[facts.get("sunglasses")]
     beard = {"none": "no beard"}.get(facts.get("facial_hair", ""), facts.get("facial_hair", ""))
     items = [
         f"{facts['skin']} skin",
-        "no hair" if hair == "bald" else f"{hair} hair",
+        "no hair" if hair == "bald" else f"{hair} hair" if hair else "",
         said["bangs"], beard, said["lipstick"], said.get("makeup", ""),
         "rosy cheeks" if facts["rosy_cheeks"] == "yes" else "pale cheeks",
-        said["hat"], glasses, said["earrings"], said["necklace"],
+        said["hat"], glasses if "eyeglasses" in facts else "", said["earrings"], said["necklace"],
         "a smile" if facts["smiling"] == "yes" else "no smile",
         "open mouth" if facts["mouth_open"] == "yes" else "closed mouth",
-        f"{facts['clothes']} clothes",
+        f"{facts['clothes']} clothes" if "clothes" in facts else "",
         "facing the camera" if facts["pose"] == "front" else f"facing {facts['pose']}",
         f"lit from the {facts['light']}",
         f"{facts['background']} background",
