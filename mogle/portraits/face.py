@@ -47,7 +47,7 @@ class Features:
         self.nose_top, self.bridge = u(-0.05, 0.03), u(0.062, 0.085)
         self.mouth_y = np.clip(self.nose_y + u(0.18, 0.24), 0, 0.74)
         self.mouth_w = u(0.27, 0.325) if smile else u(0.20, 0.255)
-        self.curl = -u(0.075, 0.115) if smile else u(0.0, 0.04)
+        self.curl = -u(0.06, 0.09) if smile else u(0.005, 0.035)
         self.gap = u(0.075, 0.14) if is_open else 0.0
         full = u(0.9, 1.25) if woman else u(0.65, 1.0)
         self.upper, self.lower = 0.062 * full * (0.9 if smile else 1), 0.088 * full
@@ -237,12 +237,11 @@ def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[st
         soft = 0.92 if not f.woman else 0.85
         canvas.fill(brow, look.brow, brow_label, alpha=soft)
         inside = canvas.mask(brow)
+        hairs = []
         for k in range(7):
             hx = -0.18 + 0.06 * k
-            hair = at([(hx, by + t * 0.5), (hx + 0.06, by - arch - t * 0.6)])
-            canvas.fill(
-                stroke(hair, 0.016 * unit, 0.5, 2), np.minimum(look.brow * 1.5 + 0.06, 1), alpha=0.45, clip=inside
-            )
+            hairs.append(stroke(at([(hx, by + t * 0.5), (hx + 0.06, by - arch - t * 0.6)]), 0.016 * unit, 0.5, 2))
+        canvas.fill(hairs, np.minimum(look.brow * 1.5 + 0.06, 1), alpha=0.45, clip=inside)
 
 
 def draw_mouth(canvas: Canvas, head: Head, look: Look, f: Features) -> None:
@@ -333,10 +332,17 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
     pale = np.minimum(look.skin * 1.12 + 0.05, 1)
     u = look.rng.uniform(-1, 1, 24)
 
+    below = head.plane([(0, 0.028)])[0] - head.center
+    lines: dict[float, list[Array]] = {}
+
     def line(points: Any, width: float, alpha: float) -> None:
-        p = np.asarray(points, np.float64)
-        canvas.fill(stroke(head.on_face(p + (0, 0.028)), width * unit), pale, alpha=alpha * 0.45, clip=clip)
-        canvas.fill(stroke(head.on_face(p), width * unit), dark, alpha=alpha, clip=clip)
+        lines.setdefault(round(alpha, 2), []).append(stroke(head.on_face(points), width * unit, n=4))
+
+    def ink() -> None:
+        """All lines of one strength at once, each with a pale ridge below it."""
+        for alpha, strokes in lines.items():
+            canvas.fill([p + below for p in strokes], pale, alpha=alpha * 0.45, clip=clip)
+            canvas.fill(strokes, dark, alpha=alpha, clip=clip)
 
     if smile or level:
         fold = 0.14 * smile + (0.0, 0.42, 0.72)[int(2 * level)]
@@ -352,7 +358,7 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
                 fold,
             )
     if not level:
-        return
+        return ink()
     for s in (-1, 1):
         ex, ey = f.eye(s)
         bag = [(ex - s * 0.13, ey + 0.085), (ex, ey + 0.135), (ex + s * 0.14, ey + 0.09)]
@@ -399,6 +405,7 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
         for k in range(5):
             px, py = head.on_face([(0.5 * u[12 + k], 0.1 + 0.35 * u[17 + k])])[0]
             canvas.glow(px, py, 0.03 * unit, 0.025 * unit, look.skin * np.array([0.72, 0.6, 0.5]), 0.5, clip)
+    return ink()
 
 
 def draw_beard(

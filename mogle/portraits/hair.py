@@ -198,7 +198,7 @@ class Hair:
             sweep = 0.0
             cover = u(-0.03, 0.13)
             if not self.hat and not self.bangs and s == sweep_side and style < 0.36:
-                sweep = u(0.35, 1.0)
+                sweep = u(0.35, 1.0) * (1.0 if s == h.near else 1 - 1.1 * abs(h.sin))
             tucked = style > 0.72 or (style > 0.55 and s == -sweep_side)
             if self.hat:
                 sweep = 0.0
@@ -213,13 +213,13 @@ class Hair:
         """Hair over the forehead with an uneven lower edge."""
         h, u, rng = self.head, self.rng.uniform, self.rng
         w = float(h.width(-0.3))
-        slope, level = u(-0.10, 0.10), u(-0.30, -0.16)
+        slope, level = u(-0.10, 0.10), u(-0.34, -0.20)
         x = np.linspace(-0.95, 0.95, 15) + rng.uniform(-0.03, 0.03, 15)
         arch = u(-0.02, 0.14)
         y = level + slope * x + arch * x * x + rng.normal(0, 0.016, 15)
         y[1:-1:2] -= u(0.0, 0.10) * rng.uniform(0.3, 1, 7)  # gaps between locks
         low = np.stack([x * w, y], 1)
-        top = np.stack([np.linspace(0.93, -0.93, 7) * w, np.full(7, self.line - 0.12)], 1)
+        top = np.stack([np.linspace(0.93, -0.93, 7) * w, np.full(7, self.line - 0.30)], 1)
         pts = np.concatenate([spline(low, 2, closed=False), top])
         self.front.append(h.on_face(pts, 0.03))
 

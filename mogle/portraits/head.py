@@ -36,6 +36,8 @@ class Head:
         # Plain floats throughout: a numpy float64 would turn every float32 field it meets into float64.
         self.sin, self.cos = math.sin(self.yaw), math.cos(self.yaw)
         self.nod, self.cos_pitch = math.sin(self.pitch), math.cos(self.pitch)
+        c, s = math.cos(self.roll), math.sin(self.roll)
+        self.spin = np.array([[c, s], [-s, c]])
         width, jaw, chin, temple = SHAPES[str(rng.choice(list(SHAPES)))]
         width += rng.normal(0, 0.015)
         jaw = (jaw + (-0.03 if woman else 0.05) + rng.normal(0, 0.02)) * width
@@ -48,8 +50,8 @@ class Head:
         rows = np.array(
             [
                 (0, -1.02),
-                (0.42, -0.97),
-                (0.78, -0.78),
+                (0.5, -0.97),
+                (0.84, -0.78),
                 (temple / width, -0.42),
                 (1, -0.06),
                 (0.985, 0.2),
@@ -108,15 +110,11 @@ class Head:
 
     def plane(self, points: Any) -> Array:
         """Points (n, 2) of the picture plane in head units (roll and scale only) to the frame."""
-        p = np.asarray(points, np.float64)
-        c, s = math.cos(self.roll), math.sin(self.roll)
-        return self.center + self.unit * np.stack([p[:, 0] * c - p[:, 1] * s, p[:, 0] * s + p[:, 1] * c], 1)
+        return np.asarray(points, np.float64) @ (self.unit * self.spin) + self.center
 
     def unplane(self, points: Any) -> Array:
         """Inverse of `plane`."""
-        d = (np.asarray(points, np.float64) - self.center) / self.unit
-        c, s = math.cos(self.roll), math.sin(self.roll)
-        return np.stack([d[:, 0] * c + d[:, 1] * s, d[:, 1] * c - d[:, 0] * s], 1)
+        return (np.asarray(points, np.float64) - self.center) @ (self.spin.T / self.unit)
 
     def grid(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Picture-plane head coordinates of the frame's pixels, float32."""
@@ -127,12 +125,13 @@ class Head:
     def on_face(self, points: Any, lift: float = 0.0) -> Array:
         """Points (n, 2) on the face's surface to the frame; what lies behind the limb is moved to the limb."""
         p = np.asarray(points, np.float64)
-        row = np.clip((p[:, 1] + 1.02) * (self.table.shape[0] - 1) / 2.02, 0, self.table.shape[0] - 1.001)
-        col = np.clip(p[:, 0] / (self.width(p[:, 1]) + 1e-6), -1, 1) * 20 + 20
-        i, j = row.astype(np.intp), np.minimum(col.astype(np.intp), 39)
+        row = np.minimum(np.maximum((p[:, 1] + 1.02) * (47 / 2.02), 0), 46.999)
+        ratio = p[:, 0] / (np.interp(p[:, 1], self.rows[:, 1], self.rows[:, 0]) + 1e-6)
+        col = np.minimum(np.maximum(ratio * 20 + 20, 0), 39.999)
+        i, j = row.astype(np.intp), col.astype(np.intp)
         a, b = (row - i)[:, None], (col - j)[:, None]
-        t = self.table
-        out = (t[i, j] * (1 - b) + t[i, j + 1] * b) * (1 - a) + (t[i + 1, j] * (1 - b) + t[i + 1, j + 1] * b) * a
+        t, k = self.table, i * 41 + j
+        out = (t[k] * (1 - b) + t[k + 1] * b) * (1 - a) + (t[k + 41] * (1 - b) + t[k + 42] * b) * a
         return self.plane(out + (lift * self.sin, lift * self.cos * self.nod))
 
     def tabulate(self) -> None:
@@ -147,7 +146,7 @@ class Head:
             across[:, 20:] = np.maximum.accumulate(across[:, 20:], 1)
         else:
             across[:, 20::-1] = np.minimum.accumulate(across[:, 20::-1], 1)
-        self.table = np.stack([across, y * self.cos_pitch + (ahead - 0.5) * self.nod], 2)
+        self.table = np.stack([across, y * self.cos_pitch + (ahead - 0.5) * self.nod], 2).reshape(-1, 2)
 
     def outline_rows(self) -> None:
         """Silhouette of the face: `left` and `right` (k, 2) in the frame, `outline` the closed contour, and

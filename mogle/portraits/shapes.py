@@ -107,43 +107,50 @@ class Canvas:
             waves = np.array([np.r_[a.kx, b.kx], np.r_[a.ky, b.ky]], np.float64)
             self.bend = (waves, np.r_[a.phase, b.phase].astype(np.float64), mix)
 
-    def cover(self, outline: Array) -> tuple[tuple[slice, slice], Array] | None:
-        """Window and coverage in [0, 1] of the outline (k, 2); None when it lies outside the frame."""
-        p = np.asarray(outline, np.float64)
-        if self.bend is not None:
-            waves, phase, mix = self.bend
-            p = p + np.sin(p @ waves + phase) @ mix
-        p = p * self.size
-        (low_x, low_y), (high_x, high_y) = p.min(0).tolist(), p.max(0).tolist()
+    def cover(self, *outlines: Array) -> tuple[tuple[slice, slice], Array] | None:
+        """Window and coverage in [0, 1] of the union of outlines (k, 2); None when it lies outside the frame."""
+        shapes = []
+        for outline in outlines:
+            p = np.asarray(outline, np.float64)
+            if self.bend is not None:
+                waves, phase, mix = self.bend
+                p = p + np.sin(p @ waves + phase) @ mix
+            shapes.append(p * self.size)
+        everything = shapes[0] if len(shapes) == 1 else np.concatenate(shapes)
+        (low_x, low_y), (high_x, high_y) = everything.min(0).tolist(), everything.max(0).tolist()
         x0, y0 = max(int(low_x) - 1, 0), max(int(low_y) - 1, 0)
         x1, y1 = min(int(high_x) + 2, self.size), min(int(high_y) + 2, self.size)
         if x1 <= x0 or y1 <= y0:
             return None
         extent = max(x1 - x0, y1 - y0)
         scale = 8 if extent <= 40 else 4 if extent <= 256 else 2
-        layer = Image.new("L", ((x1 - x0) * scale, (y1 - y0) * scale))
-        ImageDraw.Draw(layer).polygon(((p - (x0, y0)) * scale - 0.5).ravel().tolist(), fill=255)
-        return (slice(y0, y1), slice(x0, x1)), np.asarray(layer.reduce(scale), np.float32) / 255
+        width, height = x1 - x0, y1 - y0
+        layer = Image.new("L", (width * scale, height * scale))
+        pen = ImageDraw.Draw(layer)
+        for p in shapes:
+            pen.polygon(((p - (x0, y0)) * scale - 0.5).ravel().tolist(), fill=255)
+        filled = np.frombuffer(layer.reduce(scale).tobytes(), np.uint8).reshape(height, width)
+        return (slice(y0, y1), slice(x0, x1)), filled * np.float32(1 / 255)
 
     def mask(self, *outlines: Array) -> Array:
         """Coverage (size, size) of the union of outlines."""
         out = np.zeros((self.size, self.size), np.float32)
-        for outline in outlines:
-            found = self.cover(outline)
-            if found is not None:
-                np.maximum(out[found[0]], found[1], out=out[found[0]])
+        found = self.cover(*outlines)
+        if found is not None:
+            out[found[0]] = found[1]
         return out
 
     def fill(
         self,
-        outline: Array,
+        outline: Array | list[Array],
         color: Color | None,
         label: int | None = None,
         alpha: float = 1.0,
         clip: Array | None = None,
     ) -> None:
-        """Composite one shape; `color` is constant or a (size, size, 3) field, `clip` a (size, size) coverage."""
-        found = self.cover(outline)
+        """Composite one shape, or the union of several; `color` is constant or a (size, size, 3) field, `clip` a
+        (size, size) coverage."""
+        found = self.cover(*outline) if isinstance(outline, list) else self.cover(outline)
         if found is not None:
             self.lay(*found, color, label, alpha, clip)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,7 +36,7 @@ class Body:
                                    p=[0.22, 0.16, 0.18, 0.1, 0.1, 0.16, 0.08]))
         if a["necklace"] == "yes" and self.kind in ("high", "crew"):
             self.kind = "vee"
-        self.bare = u() < (0.06 if woman else 0.02)  # bare shoulders, hardly any cloth
+        self.bare = u() < (0.04 if woman else 0.015)  # bare shoulders, hardly any cloth
         room = (0.985 - self.y) / head.unit
         self.dip = float(np.clip({"crew": u(0.16, 0.34), "vee": u(0.4, 0.8), "shirt": u(0.3, 0.55), "boat": u(0.1, 0.22),
                                   "high": -0.1, "jacket": u(0.5, 0.9), "deep": u(0.5, 0.8)}[self.kind], -0.1, max(room, 0.1)))
@@ -150,8 +151,11 @@ class Extras:
     def __init__(self, rng: np.random.Generator, a: Mapping[str, str | None], head: Head) -> None:
         u = rng.uniform
         self.hat = str(rng.choice(["beanie", "cap", "cap", "brim", "bucket"])) if a["hat"] == "yes" else ""
-        self.hat_turn = np.clip(rng.normal(0, 0.35), -0.7, 0.7)
-        self.hat_h, self.hat_line, self.hat_r = u(0.12, 0.34), u(-0.50, -0.36), u(0.06, 0.13)
+        # A cap may sit askew, mostly further round than the face
+        self.hat_turn = math.copysign(abs(rng.normal(0.1, 0.3)), head.yaw if u() < 0.75 else -head.yaw)
+        self.visor_fall = u(0.12, 0.42)
+        self.hat_h, self.hat_line, self.hat_r = u(0.12, 0.34), u(-0.52, -0.38), u(0.06, 0.13)
+        self.hat_line -= {"bucket": 0.14, "cap": 0.06}.get(self.hat, 0.0)
         self.brim = u(0.38, 0.6)
         self.tilt = rng.normal(0, 0.05)
         self.lens = str(rng.choice(["round", "square", "pilot"]))
@@ -261,21 +265,22 @@ def draw_hat(canvas: Canvas, head: Head, look: Look, ex: Extras, face: Array) ->
     canvas.fill(head.plane(spline(crown, 2)), field, HAT)
     clip = canvas.mask(head.plane(spline(crown, 2)))
     if ex.hat == "cap":
-        turn = head.yaw * 1.15 + ex.hat_turn * 0.6
-        a = np.linspace(-1.15, 1.15, 13)
-        y0 = line + 0.02
+        turn = ex.hat_turn + 1.1 * head.yaw
+        a = np.linspace(-1.2, 1.2, 15)
 
-        def ring(radius: float, forward: float, y: float) -> Array:
-            x, z = radius * np.sin(a), 0.55 * radius * np.cos(a) + forward * np.clip(np.cos(a * 1.36), 0, 1) ** 0.6
-            px = x * np.cos(turn) + z * np.sin(turn)
-            pz = z * np.cos(turn) - x * np.sin(turn)
-            yy = y + 0.10 * (np.sin(a) ** 2) - 0.05 + (pz - 0.4) * (0.12 + head.nod) * 0.9 * forward
-            return np.stack([cx + px, yy], 1)
+        def ring(forward: float, drop: float) -> Array:
+            x = rx * np.sin(a) * (0.97 - 0.12 * forward)
+            z = 0.82 * np.cos(a) + forward * np.clip(np.cos(a * 1.3), 0, 1) ** 0.5 - 0.05
+            px, pz = x * math.cos(turn) + z * math.sin(turn), z * math.cos(turn) - x * math.sin(turn)
+            fall = (ex.visor_fall + head.nod) * (pz - 0.75) + drop + 0.16 * np.sin(a) ** 2 * forward
+            return np.stack([cx + px, line - 0.03 + fall], 1)
 
-        near, far = ring(rx * 0.97, 0.12, y0 + 0.06), ring(rx * 0.95, 0.5 + ex.brim * 0.55, y0 + 0.12)
-        visor = np.concatenate([near, far[::-1]])
-        canvas.fill(head.plane(spline(visor, 2)), np.clip(field * 0.74 + lift, 0, 1), HAT)
-        canvas.fill(head.plane(stroke(near[::2], 0.03)), trim, alpha=0.7)
+        near, far = ring(0.0, 0.03), ring(ex.brim * 1.25, 0.05)
+        visor = np.concatenate([spline(near, 2, closed=False), spline(far[::-1], 2, closed=False)])
+        edge = np.clip(field * 0.70 + lift, 0, 1)
+        canvas.fill(head.plane(visor), edge, HAT)
+        canvas.fill(head.plane(stroke(far[2:-2:2], 0.04, 0.3)), np.clip(look.hat * 1.15 + 0.05, 0, 1), alpha=0.6)
+        canvas.fill(head.plane(stroke(near[::2], 0.03)), trim, alpha=0.7, clip=clip)
         for s in (-0.4, 0.0, 0.4):
             seam = [(cx + s * 0.2, low - top - 0.2), (cx + s * rx + shift * 0.4, -0.85), (cx + s * rx * 1.5 + shift * 0.5, low)]
             canvas.fill(head.plane(stroke(seam, 0.022)), trim, alpha=0.45, clip=clip)
