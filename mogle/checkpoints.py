@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mogle.errors import MogleError
+from mogle.provenance import fingerprint, versions
 
 if TYPE_CHECKING:
     from mogle.pipeline import FaceMoGLEPipeline
@@ -64,16 +68,68 @@ def pick_device(device: str | None = None) -> str:
 
 
 def load_pipeline(base: Path | str, adapter: Path | None, device: str | None = None) -> FaceMoGLEPipeline:
-    """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU."""
-    import torch
+    """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU.
 
-    from mogle.pipeline import FaceMoGLEPipeline
+    Raises:
+        MogleError: the device is not there, the base is no FluxPipeline, or the adapter does not fit it.
+    """
+    import torch
 
     device = pick_device(device)
     dtype = torch.float32
     if device.startswith("cuda"):
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype)
-    if adapter is not None:
-        pipe.load_mogle(adapter)
+
+    from mogle.pipeline import FaceMoGLEPipeline
+
+    with _no_progress_bars():
+        try:
+            pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype, **_absent_parts(base))
+        except (OSError, ValueError) as error:  # diffusers' words for damaged, foreign or unreachable folders
+            line = " ".join(str(error).split())[:200]
+            raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error
+        if adapter is not None:
+            pipe.load_mogle(adapter)
     return pipe.to(device)
+
+
+def _absent_parts(base: Path | str) -> dict[str, None]:
+    """Parts that the folder says it has not, such as text encoders; diffusers wants each of them named."""
+    if isinstance(base, str):
+        return {}
+    parts = json.loads((base / "model_index.json").read_text()).items()
+    return {name: None for name, value in parts if isinstance(value, list) and value[0] is None}
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """The libraries draw one bar for each model that they load."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in before:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in before:
+            library.enable_progress_bar()
+
+
+def origin_of(pipe: FaceMoGLEPipeline, base: Path | str, adapter: Path | None) -> dict[str, str]:
+    """Weights, versions and machine: with the recipe, all that a picture depends on. Folders by name, not by path."""
+    import torch
+
+    origin = {"base": str(base)}
+    if isinstance(base, Path):
+        origin = {"base": base.resolve().name, "base_sha256": fingerprint(base)}
+    if adapter is not None:
+        origin |= {"adapter": adapter.resolve().name, "adapter_sha256": fingerprint(adapter)}
+    device = pipe.transformer.device
+    machine = [device.type, str(pipe.transformer.dtype).removeprefix("torch.")]
+    if device.type == "cpu":
+        machine.append(f"{torch.get_num_threads()} threads")
+    elif device.type == "cuda":
+        machine.append(torch.cuda.get_device_name(device))
+    return origin | {"machine": ", ".join(machine), "versions": versions()}

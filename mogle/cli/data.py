@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,18 +28,14 @@ def paint(
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
 ) -> None:
-    """Paint portraits with masks, captions and attributes, each from its seed."""
-    from mogle.portraits import STYLES, write_dataset
+    """Paint portraits with masks, captions and attributes, each from its seed; what is there already is kept."""
+    from mogle.portraits import write_dataset
 
-    if which not in STYLES:
-        raise MogleError(f"--set {which}: expected one of {', '.join(STYLES)}")
-    for name, value, least in (("count", count, 1), ("first", first, 0), ("size", size, 16), ("workers", workers, 1)):
-        if value is not None and value < least:
-            raise MogleError(f"--{name} {value}: expected at least {least}")
+    for name, value in (("count", count), ("workers", workers)):
+        if value is not None and value < 1:
+            raise MogleError(f"--{name} {value}: expected at least 1")
     seeds = list(range(first, first + count)) if ids is None else parse_ids(ids)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MogleError(f"{out}: found something there already, expected a new or empty folder")
-    write_dataset(out, seeds, size=size, style=which, workers=workers)
+    write_dataset(out, seeds, size=size, style=which, workers=workers, progress=sys.stderr.isatty())
     typer.echo(f"{len(seeds)} {which} of {size} px in {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +45,7 @@ def generate(
 
     Prompts, masks and seeds are paired in order; a single one goes with all of the others. Each PNG carries its recipe.
     """
-    from mogle.checkpoints import adapter_folder, base_folder, load_pipeline
+    from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
 
     original: tuple[Image.Image, dict[str, str]] | None = None
     if like is None:
@@ -60,11 +61,12 @@ def generate(
     base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
     if adapter_found is None and any(recipe.mask is not None for recipe in recipes):
         raise MogleError("--adapter none: a mask acts through the adapter alone; leave one of the two out")
-    _check_writable(output_dir)
+    check_writable(output_dir)
 
     pipe = load_pipeline(base_found, adapter_found, device)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     recipes = [_sized(recipe, pipe) for recipe in recipes]
-    origin = _origin(pipe, base_found, adapter_found)
+    origin = origin_of(pipe, base_found, adapter_found)
     if original is not None:
         _compare_origin(original[1], origin)
     # One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.
@@ -144,7 +146,7 @@ def _check(recipe: Recipe) -> None:
             raise MogleError(f"--size {side}: expected a multiple of 16, up to 4096")
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Refuse an output folder that could not be made or written, without making it yet."""
     existing = folder.absolute()
     while not existing.exists():
@@ -178,26 +180,6 @@ def _run(pipe: FaceMoGLEPipeline, recipe: Recipe) -> Image.Image:
         conditioning_scale=recipe.strength,
         generator=torch.Generator().manual_seed(recipe.seed),  # on the CPU: the same noise on every device
     ).images[0]
-
-
-def _origin(pipe: FaceMoGLEPipeline, base: Path | str, adapter: Path | None) -> dict[str, str]:
-    """Weights, versions and machine: with the recipe, all that a picture depends on."""
-    import torch
-
-    from mogle.provenance import fingerprint, versions
-
-    origin = {"base": str(base)}
-    if isinstance(base, Path):
-        origin = {"base": base.resolve().name, "base_sha256": fingerprint(base)}
-    if adapter is not None:
-        origin |= {"adapter": adapter.resolve().name, "adapter_sha256": fingerprint(adapter)}
-    dtype = str(pipe.transformer.dtype).removeprefix("torch.")
-    device = pipe.transformer.device.type
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else f", {torch.cuda.get_device_name()}"
-    return origin | {
-        "machine": f"{device}, {dtype}{threads if device in ('cpu', 'cuda') else ''}",
-        "versions": versions(),
-    }
 
 
 def _compare_origin(then: dict[str, str], now: dict[str, str]) -> None:
