@@ -7,6 +7,7 @@ Shapes: B samples, N tokens of width C = 64, E = 20 experts (0 global, 1..19 loc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ GATES = ("dynamic", "none", "scalar", "no_latents", "places")
 
 
 class Expert(nn.Module):
-    """A small MLP without residual, (..., C) -> (..., C). MoGLE runs all of them at once; here live the weights."""
+    """A small MLP without residual, (..., C) -> (..., C). `expert_bank` runs all at once; here live the weights."""
 
     def __init__(self, width: int = 64, hidden: int = 32):
         super().__init__()
@@ -33,6 +34,17 @@ class Expert(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.net(tokens)
+
+
+def expert_bank(experts: Sequence[Any], tokens: Tensor) -> Tensor:
+    """All experts at once, each on its own tokens: E `Expert`s, (B, E, N, C) -> (B, E, N, C)."""
+    weight_1, bias_1, weight_2, bias_2 = (
+        torch.stack([getattr(expert.net[layer], kind) for expert in experts])
+        for layer in (0, 2)
+        for kind in ("weight", "bias")
+    )
+    hidden = torch.relu(tokens.to(weight_1.dtype) @ weight_1.mT + bias_1[:, None])
+    return hidden @ weight_2.mT + bias_2[:, None]
 
 
 class DynamicGate(nn.Module):
@@ -110,12 +122,7 @@ class MoGLE(nn.Module):
         tokens = condition_tokens[:, self._used]
         if self.experts == "none":
             return tokens
-        nets: list[Any] = [self.global_expert.net, *(expert.net for expert in self.local_experts)][self._used]
-        weight_1, bias_1, weight_2, bias_2 = (
-            torch.stack([getattr(net[layer], kind) for net in nets]) for layer in (0, 2) for kind in ("weight", "bias")
-        )
-        hidden = torch.relu(tokens.to(weight_1.dtype) @ weight_1.mT + bias_1[:, None])
-        return hidden @ weight_2.mT + bias_2[:, None]
+        return expert_bank([self.global_expert, *self.local_experts][self._used], tokens)
 
     def gate_weights(self, condition_tokens: Tensor, noisy_latents: Tensor | None, timestep: Tensor | None) -> Tensor:
         """-> float32 (B, N, E') of the experts in use; (B, 1, E') for the scalar gate."""
