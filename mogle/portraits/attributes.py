@@ -9,8 +9,10 @@ or, once painted, too little of it in the picture to tell.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -146,14 +148,14 @@ def sample_attributes(rng: np.random.Generator, style: str = "portraits") -> dic
 
     Takes exactly ``len(ATTRIBUTES)`` uniform numbers from ``rng``, whatever comes out.
     """
-    uniform = dict(zip(ATTRIBUTES, rng.random(len(ATTRIBUTES)), strict=True))
+    uniform = dict(zip(ATTRIBUTES, rng.random(len(ATTRIBUTES)).tolist(), strict=True))
     drawn: dict[str, str | None] = {}
     for name in _drawing_order():
         forced = _rule(name, drawn)
         if forced is not None:
             drawn[name] = forced[0]
             continue
-        cumulative = np.cumsum(_weights(name, style, drawn), dtype=np.float64)
-        place = int(np.searchsorted(cumulative, uniform[name] * cumulative[-1], side="right"))
+        cumulative = list(accumulate(_weights(name, style, drawn)))
+        place = bisect_right(cumulative, uniform[name] * cumulative[-1])
         drawn[name] = ATTRIBUTES[name].values[min(place, len(cumulative) - 1)]
     return {name: drawn[name] for name in ATTRIBUTES}
