@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mogle.cli import data, generate
+from mogle.cli import data, evaluate, generate
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
 
@@ -62,6 +62,7 @@ def _start() -> None:
 
 
 generate.register(app)
+evaluate.register(app)
 data.register(app)
 training.register(app)
 

@@ -105,10 +105,23 @@ class FaceParser(nn.Module):
 
     @torch.inference_mode()
     def parse(self, images: np.ndarray, batch: int = 32) -> np.ndarray:
-        """uint8 pictures (N,H,W,3) -> uint8 label maps (N,H,W), at the pictures' own size."""
+        """uint8 pictures (N,H,W,3) -> uint8 label maps (N,H,W).
+
+        Pictures whose shorter side is not 128 px are seen at that size, the one of the training.
+        """
         device = self.head.weight.device
-        maps = [self(to_tensor(images[i : i + batch], device)).argmax(1) for i in range(0, len(images), batch)]
-        return torch.cat(maps).to(torch.uint8).cpu().numpy()
+        size = images.shape[1:3]
+        small = tuple(max(JUDGE_SIZE, round(side * JUDGE_SIZE / min(size))) for side in size)
+        maps = []
+        for start in range(0, len(images), batch):
+            image = to_tensor(images[start : start + batch], device)
+            if size == small:
+                logits = self(image)
+            else:
+                image = F.interpolate(image, small, mode="bilinear", antialias=True)
+                logits = F.interpolate(self(image), size, mode="bilinear")
+            maps.append(logits.argmax(1).to(torch.uint8).cpu())
+        return torch.cat(maps).numpy()
 
 
 class AttributeReader(nn.Module):

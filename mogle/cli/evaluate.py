@@ -1,0 +1,147 @@
+"""`mogle evaluate`: do pictures follow mask and sentence? Tables over test portraits, or masks of your own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mogle.errors import MogleError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mogle.metrics.evaluate import Samples, Settings
+    from mogle.metrics.judges import Judges
+    from mogle.pipeline import FaceMoGLEPipeline
+
+EXAMPLE = (
+    "Examples: mogle evaluate --n 50 --rows real,reconstruction,text+mask --out runs/eval; "
+    'mogle evaluate --masks my-mask.png --prompt "She has blond hair." --seeds 0,1,2'
+)
+OTHERS = 200  # at least so many other real portraits for KID, where there are
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command(epilog=EXAMPLE)(evaluate)
+
+
+def evaluate(
+    n: Annotated[int, typer.Option("--n", help="Number of test samples.")] = 500,
+    rows: Annotated[str | None, typer.Option(help="Rows of the table, with commas between (all of them).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set folder (portraits are painted).")] = None,
+    split: Annotated[str, typer.Option(help="Which part of --data: test, train or all.")] = "test",
+    masks: Annotated[list[Path] | None, typer.Option(help="Judge these mask files instead; repeatable.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="Prompts for --masks; repeatable (none).")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds for --masks, with commas between.")] = "0,1,2",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 28,
+    guidance: Annotated[float, typer.Option(min=0, help="How strongly the prompt acts.")] = 3.5,
+    strength: Annotated[float, typer.Option(min=0, help="How strongly the mask acts.")] = 1.0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures made at once.")] = 16,
+    base: Annotated[str | None, typer.Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one).")] = None,
+    judges: Annotated[Path | None, typer.Option(help="Folder of the judges (the shipped ones).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
+    out: Annotated[Path, typer.Option(help="Where pictures, results.json, table.md and gallery.png go.")] = Path(
+        "runs/eval"
+    ),
+) -> None:
+    """Generate pictures for test portraits and measure them: mask accuracy, attributes, KID, and ablations of MoGLE.
+
+    Run again with the same --out, it goes on where it stopped. Rows: real, reconstruction, text+mask, text, mask,
+    swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens).
+    """
+    from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
+    from mogle.cli.generate import check_writable
+    from mogle.metrics.evaluate import ROWS, Settings
+    from mogle.metrics.evaluate import evaluate as run
+    from mogle.metrics.judges import load_judges
+
+    chosen = list(ROWS) if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in ROWS]:
+        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(ROWS)}")
+    if prompt and not masks:
+        raise MogleError("--prompt goes with --masks; test samples bring their own captions")
+    if n < 2:
+        raise MogleError(f"--n {n}: expected at least 2")
+    labels = _read_masks(masks or [])
+    numbers = _numbers(seeds)
+    base_found, adapter_found = base_folder(base), adapter_folder(adapter)
+    judges_found = judges or shipped(JUDGES)
+    check_writable(out)
+
+    found_judges = load_judges(judges_found)
+    pipe = load_pipeline(base_found, adapter_found, device)
+    settings = Settings(steps, guidance, strength, batch, origin_of(pipe, base_found, adapter_found))
+    side = pipe.default_sample_size * pipe.vae_scale_factor
+    if labels:
+        _judge_masks(pipe, found_judges, labels, list(prompt or [None]), numbers, side, out, settings)  # type: ignore[list-item]
+        return
+    samples, reference = _samples(data, n, side, split)
+    judged = json.loads((judges_found / "config.json").read_text())
+    run(pipe, found_judges, samples, reference, out=out, rows=chosen, settings=settings, judged=judged)
+    typer.echo((out / "table.md").read_text())
+    typer.echo(f"{out / 'table.md'}, results.json and gallery.png beside it")
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in seeds.split(",")]
+    except ValueError:
+        raise MogleError(f"--seeds {seeds}: expected whole numbers with commas between, such as 0,1,2") from None
+    if min(numbers) < 0:
+        raise MogleError(f"--seeds {seeds}: expected 0 or more")
+    return numbers
+
+
+def _read_masks(paths: list[Path]) -> dict[str, np.ndarray]:
+    from mogle.labels import decode_mask
+
+    labels: dict[str, np.ndarray] = {}
+    for path in paths:
+        if path.stem in labels:
+            raise MogleError(f"{path}: two masks of the name {path.stem!r}; rename one, results are listed by name")
+        labels[path.stem] = decode_mask(path)
+        if not labels[path.stem].any():
+            raise MogleError(f"{path}: found nothing but background, expected a face")
+    return labels
+
+
+def _samples(data: Path | None, count: int, side: int, split: str) -> tuple[Samples, np.ndarray]:
+    """The samples, and other real pictures to hold generated ones against: those that follow in the test split."""
+    from mogle.metrics.evaluate import TEST_IDS, folder_samples, painted_samples
+
+    more = max(OTHERS, count)
+    if data is None:
+        if count > len(TEST_IDS) - 2:
+            raise MogleError(f"--n {count}: expected at most {len(TEST_IDS) - 2}; KID needs portraits besides")
+        samples, first = painted_samples(count, side), TEST_IDS.start + count
+        return samples, painted_samples(min(more, TEST_IDS.stop - first), side, first).images
+    if split not in ("test", "train", "all"):
+        raise MogleError(f"--split {split}: expected test, train or all")
+    return folder_samples(data, count, side, None if split == "all" else split, more)
+
+
+def _judge_masks(
+    pipe: FaceMoGLEPipeline,
+    judges: Judges,
+    labels: dict[str, np.ndarray],
+    prompts: list[str | None],
+    seeds: list[int],
+    side: int,
+    out: Path,
+    settings: Settings,
+) -> None:
+    from mogle.labels import decode_mask
+    from mogle.metrics.evaluate import judge_masks
+
+    sized = {name: decode_mask(label_map, size=side) for name, label_map in labels.items()}
+    for record in judge_masks(pipe, judges, sized, prompts, seeds, out=out, settings=settings):
+        typer.echo(
+            f"{record['mask']}  seed {record['seed']}  pixel accuracy {record['pixel_accuracy']:.3f}  "
+            f"mIoU {record['mean_iou']:.3f}  {record['prompt'] or ''}"
+        )
+    typer.echo(f"{out / 'masks.png'}: mask, picture, parsed")
