@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mogle.training.base import encode_images, sample_times
-from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled
+from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,7 +207,7 @@ def train_adapter(
         silent = torch.rand(config.batch, generator=generator, device=device) < config.drop_text
         states = torch.where(silent[:, None, None], data.empty_states, data.states[rows, which]).float()
         pooled = torch.where(silent[:, None], data.empty_pooled, data.pooled[rows, which]).float()
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             predicted = step_velocity(noisy, conditions, states, pooled, t, guidance, text_ids)
         loss = torch.nn.functional.mse_loss(predicted.float(), noise - target)
         optimizer.zero_grad(set_to_none=True)

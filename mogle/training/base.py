@@ -12,7 +12,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled
+from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def encode_images(vae: AutoencoderKL, images: torch.Tensor, batch: int = 256) ->
 
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     out = []
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+    with torch.no_grad(), mixed_precision(images.device):
         for chunk in images.split(batch):
             x = chunk.permute(0, 3, 1, 2).float() / 127.5 - 1
             latent = (vae.encode(x).latent_dist.mode().float() - shift) * scale
@@ -59,7 +59,8 @@ def shuffled_colours(images: torch.Tensor, generator: torch.Generator) -> torch.
     import torch
 
     count, device = len(images), images.device
-    rotation = torch.linalg.qr(torch.randn(count, 3, 3, generator=generator, device=device))[0]
+    turns = torch.randn(count, 3, 3, generator=generator, device=device).cpu()  # a GPU is slow at many small QRs
+    rotation = torch.linalg.qr(turns)[0].to(device)
     gain = 0.5 + torch.rand(count, 1, 1, generator=generator, device=device)
     out = []
     for chunk, turn in zip(images.split(2048), (rotation * gain).split(2048), strict=True):
@@ -167,7 +168,7 @@ def pretrain_base(
         noisy = torch.lerp(target, noise, t[:, None, None])
         with_stream = step >= stream_from * steps and step % 2 == 1
         stream = _second_stream(corpus, rows, generator) if with_stream else None
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
             velocity = flow(transformer, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids)
         loss = torch.nn.functional.mse_loss(velocity.float(), noise - target)
@@ -228,7 +229,7 @@ def distill_guidance(
         stream = _second_stream(corpus, rows, generator) if step % 2 else None
         guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             with torch.no_grad():
                 states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
                 empty = [part.expand(batch, *part.shape[1:]).to(states.dtype) for part in nothing]

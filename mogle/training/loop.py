@@ -30,6 +30,13 @@ def averaged(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.Aver
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast on a GPU; plain float32 on a CPU, where few can do better."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def eager_or_compiled(function: Callable, compile_model: bool) -> Callable:
     """The function itself, or compiled (worth it on a GPU; on two CPU cores it gained nothing)."""
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mogle.labels import PALETTE
-from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled
+from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
 
 if TYPE_CHECKING:
     import torch
@@ -89,10 +89,9 @@ def train_vae(
     optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = cosine_schedule(optimizer, steps, warmup=min(200, steps // 10))
     average = averaged(vae, 0.999)
-    dtype = torch.bfloat16
 
     def losses(x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        with torch.autocast(device.type, dtype):
+        with mixed_precision(device):
             mean, log_variance = vae.encoder(x).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-20, 10)
             latent = mean + torch.exp(0.5 * log_variance) * noise

@@ -1,0 +1,96 @@
+"""The pretraining of the tiny track, in its smallest honest case: every stage runs, and what it writes is used."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+
+from mogle.errors import MogleError
+from mogle.training import pretrain as stages
+from mogle.training.adapter import AdapterConfig, encode_portraits, new_adapter, train_adapter
+from mogle.training.text import token_ids, train_clip_tokenizer, train_t5_tokenizer
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    settings = stages.load_settings()
+    settings["portraits"].update(count=8, size=64)
+    settings["vae"]["model"].update(channels=[16, 16, 16, 16], sample_size=64)
+    settings["vae"]["train"].update(steps=2, batch=8)
+    settings["base"]["model"].update(num_layers=1, num_single_layers=1, num_attention_heads=2)
+    settings["base"]["train"].update(steps=4, batch=4, stream_from=0.5)
+    settings["distill"].update(steps=2, batch=4)
+    settings["adapter"].update(steps=2, batch=4, rank=2)
+    made = stages.Workshop(tmp_path_factory.mktemp("shop"), settings, workers=1)
+    stages.pretrain(made, [stage for stage in stages.STAGES if stage != "judges"])
+    return made
+
+
+@pytest.fixture()
+def pipe(shop):
+    from mogle.pipeline import FaceMoGLEPipeline
+
+    return FaceMoGLEPipeline.from_pretrained(shop.base_dir)
+
+
+def test_every_stage_leaves_a_base_and_an_adapter_that_draw(shop, pipe):
+    pipe.load_mogle(shop.out / "tiny-flux-mogle")
+    mask = shop.portraits()[1][0]
+    image = pipe(prompt="a man", mask=mask, num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (64, 64, 3)
+    record = json.loads((shop.out / "record.json").read_text())
+    assert set(record) == set(stages.STAGES) - {"judges"}
+    assert all("hardware" in facts and "seconds" in facts for facts in record.values())
+
+
+def test_finished_stages_are_not_repeated(shop):
+    before = (shop.base_dir / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    stages.pretrain(shop, ["paint", "vae", "base"])
+    assert (shop.base_dir / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_scaled_latents_of_portraits_have_mean_zero_and_deviation_one(shop, pipe):
+    from mogle.training.base import encode_images
+
+    tokens = encode_images(pipe.vae, torch.as_tensor(shop.portraits()[0])).float()
+    assert tokens.shape == (8, 16, 64)
+    assert abs(tokens.mean().item()) < 0.05 and abs(tokens.std().item() - 1) < 0.05
+
+
+def test_training_changes_the_adapter_alone_and_lowers_the_loss(shop, pipe):
+    config = AdapterConfig(steps=60, batch=8, rank=4, learning_rate=1e-2, drop_local=0.0, drop_text=0.0)
+    new_adapter(pipe, config)
+    images, masks, _, captions = shop.portraits()
+    data = encode_portraits(pipe, images, masks, captions)
+    absent = data.empty.expand_as(data.conditions[0, 0])
+    present = torch.tensor([(masks[0] == label).any() for label in range(19)])
+    empty = torch.tensor([torch.equal(tokens, absent) for tokens in data.conditions[0, 1:]])
+    assert torch.equal(empty, ~present)  # classes that are not there share the encoding of an empty mask
+    before = {k: v.clone() for k, v in pipe.transformer.state_dict().items() if "lora_" not in k}
+    mogle = copy.deepcopy(pipe.mogle.state_dict())
+    first = train_adapter(pipe, data, AdapterConfig(**{**config.__dict__, "steps": 1, "learning_rate": 0.0}))
+    last = train_adapter(pipe, data, config)
+    assert last["loss"] < first["loss"]
+    after = pipe.transformer.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    assert any(not torch.equal(pipe.mogle.state_dict()[k], v) for k, v in mogle.items())
+
+
+def test_own_tokenizers_know_every_letter_and_the_captions_words():
+    captions = ["She has wavy hair.", "The man has a beard."]
+    clip, t5 = train_clip_tokenizer(captions, 600, 16), train_t5_tokenizer(captions, 120, 24)
+    assert t5.decode(t5("A Zebra: 42!").input_ids, skip_special_tokens=True) == "A Zebra: 42!"
+    assert len(t5("She has wavy hair.").input_ids) == 6  # four words, full stop, end
+    assert clip.decode(clip("été").input_ids, skip_special_tokens=True) == "été"
+    assert token_ids(clip, ["", "a man"]).shape == (2, 16) and token_ids(t5, [""]).shape == (1, 24)
+
+
+def test_wrong_settings_file_is_named(tmp_path):
+    with pytest.raises(MogleError, match="no such settings file"):
+        stages.load_settings(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("text: {}")
+    with pytest.raises(MogleError, match="without all of"):
+        stages.load_settings(tmp_path / "bad.yaml")
