@@ -15,7 +15,7 @@ SKIN, NOSE, L_EYE, R_EYE, L_BROW, R_BROW, L_EAR, R_EAR, MOUTH, U_LIP, L_LIP = 1,
 
 # Relief of the face in head units: x, y, lift over the surface, radii, height. x != 0 stands for both sides.
 RELIEF = (
-    (0.0, 0.16, 0.08, 0.075, 0.27, 0.085),
+    (0.0, 0.16, 0.08, 0.085, 0.27, 0.075),
     (0.0, 0.42, 0.2, 0.11, 0.10, 0.10),
     (0.13, 0.46, 0.1, 0.06, 0.06, 0.03),
     (0.31, 0.0, 0.0, 0.19, 0.12, -0.055),
@@ -40,14 +40,14 @@ class Features:
         self.eye_h = (u(0.060, 0.085) if woman else u(0.050, 0.072)) * (0.9 if smile else 1.0)
         self.eye_tilt = u(-0.01, 0.035)
         self.gaze = (u(-0.035, 0.035), u(-0.012, 0.012))
-        self.brow_y = u(-0.21, -0.165)
+        self.brow_y = u(-0.21, -0.145)
         self.brow_t = u(0.034, 0.048) if woman else u(0.058, 0.078)
-        self.brow_arch, self.brow_slope = u(0.02, 0.06), u(-0.045, 0.03)
+        self.brow_arch, self.brow_slope = u(0.02, 0.06), u(-0.02, 0.035)
         self.nose_y, self.nose_w = u(0.45, 0.53), u(0.155, 0.195) + (0 if woman else 0.015)
         self.nose_top, self.bridge = u(-0.05, 0.03), u(0.062, 0.085)
         self.mouth_y = np.clip(self.nose_y + u(0.18, 0.24), 0, 0.74)
         self.mouth_w = u(0.27, 0.325) if smile else u(0.20, 0.255)
-        self.curl = -u(0.06, 0.09) if smile else u(0.005, 0.035)
+        self.curl = -u(0.06, 0.09) if smile else u(-0.004, 0.026)
         self.gap = u(0.075, 0.14) if is_open else 0.0
         full = u(0.9, 1.25) if woman else u(0.65, 1.0)
         self.upper, self.lower = 0.062 * full * (0.9 if smile else 1), 0.088 * full
@@ -76,7 +76,7 @@ def skin_field(canvas: Canvas, head: Head, look: Look, f: Features, grid: tuple[
         for s in (1, -1) if bx else (1,):
             spot = head.on_face([(s * bx, by)], lift)
             cx, cy = head.unplane(spot)[0].tolist()
-            window = canvas.window(*spot[0].tolist(), 2.3 * max(rx, ry) * head.unit)
+            window = canvas.window(float(spot[0, 0]), float(spot[0, 1]), 2.3 * max(rx, ry) * head.unit)
             if window is None:
                 continue
             dx, dy = (x[window] - cx) / rx, (y[window] - cy) / ry
@@ -159,7 +159,7 @@ def draw_nose(canvas: Canvas, head: Head, look: Look, f: Features) -> None:
     dark = look.skin * np.array([0.55, 0.42, 0.40], np.float32)
     unit = head.unit
     (tx, ty), (ux, uy) = head.on_face([(0, ny + 0.045), (0, ny + 0.1)], 0.12)
-    canvas.glow(ux, uy, 0.15 * unit, 0.045 * unit, dark, 0.38, angle=head.roll)
+    canvas.glow(ux, uy, 0.15 * unit, 0.045 * unit, dark, 0.32, angle=head.roll)
     if look.side:  # cast shadow on the side away from the light
         sx, sy = head.on_face([(-look.side * w * 0.95, ny - 0.12)], 0.02)[0]
         canvas.glow(sx, sy, 0.07 * unit, 0.2 * unit, dark, 0.42, angle=head.roll)
@@ -170,77 +170,82 @@ def draw_nose(canvas: Canvas, head: Head, look: Look, f: Features) -> None:
         canvas.fill(stroke(head.on_face(wing, 0.05), 0.022 * unit), dark, alpha=0.42)
 
 
-def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[str, str | None],
-              clip: Array) -> None:
-    """Sockets, lids, lashes, white, iris, pupil, catch light, brows."""
-    unit = head.unit
-    lash = rgb(24, 16, 16)
-    makeup = a["makeup"] == "yes"
-    for s, eye_label, brow_label in ((-1, R_EYE, R_BROW), (1, L_EYE, L_BROW)):
-        ex, ey = f.eye(s)
-        w, h = f.eye_w, f.eye_h * (1 + f.lopsided[s + 3] * 3)
-        tilt = f.eye_tilt
-
-        def at(points: Any, lift: float = 0.0, s: int = s, ex: float = ex, ey: float = ey) -> Array:
-            p = np.asarray(points, np.float64)  # local frame: x outwards from the eye's centre
-            return head.on_face(np.stack([ex + s * p[:, 0], ey + p[:, 1]], 1), lift)
-
-        lid = [(-w, 0.022), (-0.62 * w, -0.56 * h), (-0.1 * w, -h), (0.45 * w, -0.80 * h), (w, -tilt)]
-        low = [(0.55 * w, 0.42 * h), (0.0, 0.60 * h), (-0.55 * w, 0.46 * h)]
-        almond = at(spline(lid + low, 5))
-        cx, cy = at([(0, -0.01)])[0]
-        crease = look.skin * np.array([0.60, 0.48, 0.46], np.float32)
-        canvas.glow(cx, cy - 0.02 * unit, w * 1.45 * unit, 0.13 * unit, crease, 0.28, clip, head.roll)
-        if makeup:
-            mx, my = at([(0.03, -h - 0.035)])[0]
-            canvas.glow(mx, my, w * 1.28 * unit, 0.088 * unit, look.shadow, 0.95, clip, head.roll)
-            qx, qy = at([(0.02, 0.62 * h)])[0]
-            canvas.glow(qx, qy, w * 1.1 * unit, 0.045 * unit, look.shadow, 0.55, clip, head.roll)
-        fold = [
+def eye_outlines(head: Head, f: Features, side: int) -> dict[str, Array]:
+    """Every outline and anchor of one eye and brow in the frame, from one projection."""
+    ex, ey = f.eye(side)
+    w, h, tilt = f.eye_w, f.eye_h * (1 + f.lopsided[side + 3] * 3), f.eye_tilt
+    ix, iy, r = f.gaze[0] * side, f.gaze[1] - 0.12 * h, 0.074
+    ring = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    disc = np.stack([np.cos(ring), np.sin(ring)], 1)
+    lid = [(-w, 0.022), (-0.62 * w, -0.56 * h), (-0.1 * w, -h), (0.45 * w, -0.80 * h), (w, -tilt)]
+    low = [(0.55 * w, 0.42 * h), (0.0, 0.60 * h), (-0.55 * w, 0.46 * h)]
+    by, t, arch, slope = f.brow_y, f.brow_t, f.brow_arch, f.brow_slope
+    bx = np.array([-0.18, -0.05, 0.08, 0.18, 0.25])
+    mid = by + np.array([slope * 0.8, -arch * 0.75, -arch, -arch * 0.4, arch * 0.9])
+    half = t * np.array([0.42, 0.56, 0.5, 0.34, 0.05])
+    brow = np.concatenate([np.stack([bx, mid - half], 1), np.stack([bx, mid + half], 1)[::-1]])
+    local: dict[str, Any] = {  # x runs outwards from the eye's centre
+        "almond": spline(lid + low, 5),
+        "center": [(0, -0.01)],
+        "upper": [(0.03, -h - 0.035)],
+        "under": [(0.02, 0.62 * h)],
+        "fold": [
             (-w * 0.95, -0.02),
             (-0.55 * w, -h - 0.015),
             (0.05 * w, -h - 0.045),
             (0.6 * w, -h - 0.005),
             (w * 1.08, -0.035),
-        ]
-        canvas.fill(stroke(at(fold), 0.022 * unit), crease * np.float32(0.8), alpha=0.55)
+        ],
+        "rim": disc * r + (ix, iy),
+        "iris": disc * (r * 0.8) + (ix, iy),
+        "pupil": disc * (r * 0.42) + (ix, iy),
+        "glint": [(ix, iy + r * 0.5)],
+        "shade": spline([*lid, (0.45 * w, -0.30 * h), (-0.1 * w, -0.42 * h), (-0.6 * w, -0.2 * h)], 4),
+        "catch": disc * 0.026 + (ix, iy - 0.028),
+        "tear": disc * 0.02 + (-w * 0.93, 0.02),
+        "lash": [*lid, (w * 1.14, -tilt - 0.035)] if f.woman else lid,
+        "lower": [(w, -tilt), *low, (-w, 0.022)],
+        "brow": spline(brow, 4),
+    }
+    for k in range(7):
+        hx = -0.18 + 0.06 * k
+        local[f"hair{k}"] = [(hx, by + t * 0.5), (hx + 0.06, by - arch - t * 0.6)]
+    points = np.concatenate([np.asarray(v, np.float64) for v in local.values()]) * (side, 1.0) + (ex, ey)
+    cuts = np.cumsum([len(v) for v in local.values()])[:-1]
+    return dict(zip(local, np.split(head.on_face(points), cuts), strict=True))
+
+
+def draw_eyes(canvas: Canvas, head: Head, look: Look, f: Features, a: Mapping[str, str | None], clip: Array) -> None:
+    """Sockets, lids, lashes, white, iris, pupil, catch light, brows."""
+    unit, w = head.unit, f.eye_w
+    makeup = a["makeup"] == "yes"
+    crease = look.skin * np.array([0.60, 0.48, 0.46], np.float32)
+    for s, eye_label, brow_label in ((-1, R_EYE, R_BROW), (1, L_EYE, L_BROW)):
+        o = eye_outlines(head, f, s)
+        (cx, cy), (ux, uy), (vx, vy), (gx, gy) = (o[k][0] for k in ("center", "upper", "under", "glint"))
+        canvas.glow(cx, cy - 0.02 * unit, w * 1.45 * unit, 0.13 * unit, crease, 0.28, clip, head.roll)
+        if makeup:
+            canvas.glow(ux, uy, w * 1.28 * unit, 0.088 * unit, look.shadow, 0.95, clip, head.roll)
+            canvas.glow(vx, vy, w * 1.1 * unit, 0.045 * unit, look.shadow, 0.55, clip, head.roll)
+        canvas.fill(stroke(o["fold"], 0.022 * unit), crease * np.float32(0.8), alpha=0.55)
         white = rgb(238, 234, 230) * np.float32(0.9 + 0.08 * look.side * s)
-        canvas.fill(almond, white, eye_label)
-        inside = canvas.mask(almond)
-        ix, iy = f.gaze[0] * s + 0.0, f.gaze[1] - 0.12 * h
-        ring = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        r = 0.074
-        disc = np.stack([np.cos(ring), np.sin(ring)], 1)
-        canvas.fill(at(disc * r + (ix, iy)), look.iris * np.float32(0.45), clip=inside)
-        canvas.fill(at(disc * r * 0.80 + (ix, iy)), look.iris, clip=inside)
-        gx, gy = at([(ix - s * 0.0, iy + r * 0.5)])[0]
-        canvas.glow(gx, gy, r * 0.6 * unit, r * 0.4 * unit, np.minimum(look.iris * 1.7, 1), 0.6, clip=inside)
-        canvas.fill(at(disc * r * 0.42 + (ix, iy)), rgb(12, 10, 12), clip=inside)
-        shade = at(spline([*lid, (0.45 * w, -0.30 * h), (-0.1 * w, -0.42 * h), (-0.6 * w, -0.2 * h)], 4))
-        canvas.fill(shade, rgb(60, 40, 40), alpha=0.42, clip=inside)
-        dot = look.light[0] * 0.03 * s
-        canvas.fill(at(disc * 0.024 + (ix + dot, iy - 0.028)), rgb(255, 255, 255), alpha=0.95, clip=inside)
-        canvas.fill(at(disc * 0.02 + (-w * 0.93, 0.02)), rgb(206, 132, 124), alpha=0.7, clip=inside)
+        inside = canvas.mask(o["almond"])
+        canvas.lay(canvas.whole, inside, white, eye_label)
+        canvas.fill(o["rim"], look.iris * np.float32(0.45), clip=inside)
+        canvas.fill(o["iris"], look.iris, clip=inside)
+        bright = np.minimum(look.iris * 1.7, 1)
+        canvas.glow(gx, gy, 0.044 * unit, 0.03 * unit, bright, 0.6, inside)
+        canvas.fill(o["pupil"], rgb(12, 10, 12), clip=inside)
+        canvas.fill(o["shade"], rgb(60, 40, 40), alpha=0.42, clip=inside)
+        canvas.fill(o["catch"] + (look.light[0] * 0.03 * unit, 0), rgb(255, 255, 255), alpha=0.95, clip=inside)
+        canvas.fill(o["tear"], rgb(206, 132, 124), alpha=0.7, clip=inside)
         thick = (0.062 if makeup else 0.05) if f.woman else 0.034
-        line = at(lid if not f.woman else [*lid, (w * 1.14, -tilt - 0.035)], 0.01)
-        canvas.fill(stroke(line, thick * unit, 0.8), lash, alpha=0.95 if f.woman else 0.75)
-        lower_line = at([(w, -tilt), *low, (-w, 0.022)])
-        canvas.fill(stroke(lower_line, 0.02 * unit, 0.7), crease * np.float32(0.6), alpha=0.8 if makeup else 0.5)
-        # Brow: a curved stroke that tapers outwards, with hairs across it.
-        by, t, arch, slope = f.brow_y + ey, f.brow_t, f.brow_arch, f.brow_slope
-        bx = [-0.18, -0.05, 0.08, 0.18, 0.25]
-        mid = [slope * 0.8, -arch * 0.75, -arch, -arch * 0.4, arch * 0.9]
-        half = [0.42 * t, 0.56 * t, 0.5 * t, 0.34 * t, 0.05 * t]
-        top = [(x, by + m - d) for x, m, d in zip(bx, mid, half, strict=True)]
-        bottom = [(x, by + m + d) for x, m, d in zip(bx, mid, half, strict=True)][::-1]
-        brow = at(spline(top + bottom, 4))
-        soft = 0.92 if not f.woman else 0.85
-        canvas.fill(brow, look.brow, brow_label, alpha=soft)
-        inside = canvas.mask(brow)
-        hairs = []
-        for k in range(7):
-            hx = -0.18 + 0.06 * k
-            hairs.append(stroke(at([(hx, by + t * 0.5), (hx + 0.06, by - arch - t * 0.6)]), 0.016 * unit, 0.5, 2))
+        canvas.fill(stroke(o["lash"], thick * unit, 0.8), rgb(24, 16, 16), alpha=0.95 if f.woman else 0.75)
+        canvas.fill(stroke(o["lower"], 0.02 * unit, 0.7), crease * np.float32(0.6), alpha=0.8 if makeup else 0.5)
+        # Brow: a curved stroke that tapers outwards, with hairs across it
+        inside = canvas.mask(o["brow"])
+        canvas.lay(canvas.whole, inside, look.brow, brow_label, 0.85 if f.woman else 0.92)
+        hairs = [stroke(o[f"hair{k}"], 0.016 * unit, 0.5, 2) for k in range(7)]
         canvas.fill(hairs, np.minimum(look.brow * 1.5 + 0.06, 1), alpha=0.45, clip=inside)
 
 
@@ -469,7 +474,6 @@ def draw_face(
     f: Features,
     a: Mapping[str, str | None],
     grid: tuple[Array, Array],
-    bald: bool,
 ) -> Array:
     """The whole face onto the canvas; returns its coverage (size, size)."""
     field = skin_field(canvas, head, look, f, grid)

@@ -45,7 +45,9 @@ class Hair:
             return
         self.cut = "plain"
         if self.length == "short":
-            self.cut = str(rng.choice(["crop", "crop", "bob", "updo"] if self.woman else ["crop", "crop", "crop", "recede"]))
+            self.cut = str(
+                rng.choice(["crop", "crop", "bob", "updo"] if self.woman else ["crop", "crop", "crop", "recede"])
+            )
             if self.cut == "bob" and not self.bangs and u() < 0.2:
                 self.cut = "crop"
             self._crop()
@@ -54,7 +56,7 @@ class Hair:
             if self.cut == "bob":
                 end = u(0.42, 0.68)
                 for s in (-1, 1):
-                    self._curtain(s, end + rng.normal(0, 0.03), False, 0.0, u(-0.02, 0.12))
+                    self._curtain(s, end + rng.normal(0, 0.03), 0.0, u(-0.02, 0.12))
         else:
             self._long()
         if self.bangs:
@@ -87,12 +89,26 @@ class Hair:
         temple, mid = u(0.66, 0.82), self.line
         peak = u(-0.04, 0.05)
         corner = mid + u(0.0, 0.10)
-        if self.cut == "recede":
+        if self.bangs:
+            corner, temple = mid, 0.82
+        elif self.cut == "recede":
             corner, temple, mid = u(-0.80, -0.70), u(0.55, 0.66), u(-0.78, -0.6)
-        left = [(-w * 1.02, low), (-w * 0.93, low + 0.02), (-w * 0.92, -0.14), (-w * (temple + 0.06), -0.34),
-                (-w * temple, corner + 0.12), (-w * 0.42, corner - 0.02)]
-        right = [(w * 0.42, corner - 0.02), (w * temple, corner + 0.12 + self.rng.normal(0, 0.02)),
-                 (w * (temple + 0.06), -0.34), (w * 0.92, -0.14), (w * 0.93, low + 0.02), (w * 1.02, low)]
+        left = [
+            (-w * 1.02, low),
+            (-w * 0.93, low + 0.02),
+            (-w * 0.92, -0.14),
+            (-w * (temple + 0.06), -0.34),
+            (-w * temple, corner + 0.12),
+            (-w * 0.42, corner - 0.02),
+        ]
+        right = [
+            (w * 0.42, corner - 0.02),
+            (w * temple, corner + 0.12 + self.rng.normal(0, 0.02)),
+            (w * (temple + 0.06), -0.34),
+            (w * 0.92, -0.14),
+            (w * 0.93, low + 0.02),
+            (w * 1.02, low),
+        ]
         line = np.array([*left, (self.part * 0.5, mid + peak), *right])
         line[2:-2] += self.rng.normal(0, 0.016, line[2:-2].shape)
         return line
@@ -103,14 +119,17 @@ class Hair:
         line = h.unplane(h.on_face(spline(self._hairline(), 3, closed=False), 0.0))
         for side in (0, -1):  # the ends reach the silhouette of the face
             s = -1 if side == 0 else 1
-            line[side, 0] = h.edge(s, line[side, 1]) + s * min(self.side_vol, 0.06)
+            line[side, 0] = h.edge(s, line[side, 1]) + s * (
+                0.02 if self.length == "long" else min(0.4 * self.side_vol + 0.02, 0.14)
+            )
         t = np.linspace(-np.pi + 0.15, -0.15, 26)
         arc = self.outer(t)
         keep = []
         for s, end in ((-1, line[0]), (1, line[-1])):
             y = np.linspace(arc[0 if s < 0 else -1, 1], end[1], 5)[1:-1]
             x = np.linspace(arc[0 if s < 0 else -1, 0], end[0], 5)[1:-1]
-            keep.append(np.stack([x + s * 0.04 * self.side_vol, y], 1))
+            bow = 0.0 if self.length == "long" else s * self.side_vol
+            keep.append(np.stack([x + bow * np.array([0.55, 0.75, 0.45]), y], 1))
         outline = np.concatenate([arc, keep[1], line[::-1], keep[0][::-1]])
         self.front.append(h.plane(spline(outline, 2)))
 
@@ -120,8 +139,14 @@ class Hair:
         x, y, r = h.skull_x + u(-0.35, 0.35) - 0.3 * h.sin, u(-1.28, -1.05), u(0.2, 0.34)
         if u() < 0.35:  # a pony tail falling behind one side, above the jaw
             s = float(h.near)
-            pts = [(s * 0.45, -0.9), (s * 0.95, -0.75), (s * u(1.0, 1.25), -0.2), (s * u(0.9, 1.1), u(0.25, 0.5)), (s * 0.8, 0.1),
-                   (s * 0.7, -0.4)]
+            pts = [
+                (s * 0.45, -0.9),
+                (s * 0.95, -0.75),
+                (s * u(1.0, 1.25), -0.2),
+                (s * u(0.9, 1.1), u(0.25, 0.5)),
+                (s * 0.8, 0.1),
+                (s * 0.7, -0.4),
+            ]
             self.back.append(h.plane(spline(np.array(pts) + (h.skull_x, 0), 5)))
             return
         t = np.linspace(0, 2 * np.pi, 15, endpoint=False)
@@ -142,40 +167,49 @@ class Hair:
             wave = wave + 0.055 * np.sin(7.0 * self.bump[1] * y + self.phase[8 + (s > 0)])
         return base + s * (flare * np.maximum(y, 0) + wave + 0.05 * np.sin(np.clip(y, 0, 1) * 3) * self.bump[2])
 
-    def _curtain(self, s: int, end: float, long: bool, sweep: float, cover: float, flare: float = 0.0,
-                 inner_end: float = 0.42) -> None:
-        """One half of parted hair in front of the head: from the parting down one side of the face."""
-        h, u = self.head, self.rng.uniform
+    def _curtain(
+        self, s: int, end: float, sweep: float, cover: float, flare: float = 0.0, inner_end: float = 0.42
+    ) -> None:
+        """One half of parted hair in front of the head, from the parting down one side of the face to y = `end`.
+
+        `sweep` in [0, 1] draws it across brow and eye, `cover` is how far it overlaps the cheek.
+        """
+        h = self.head
         px = self.part
         top = h.unplane(h.on_face([(px, self.line - 0.02)]))[0]
         e = [float(h.edge(s, v)) for v in (-0.35, -0.1, 0.2, 0.55)]
         mid = 0.5 * (top[0] + e[0])
         c = cover
         ys = np.array([-0.42 + 0.14 * sweep, -0.12, 0.2, 0.55])
-        xs = np.array([mid + s * (0.10 - 0.12 * sweep), e[1] - s * (c + 0.08 + 0.30 * sweep),
-                       e[2] - s * (c + 0.34 * sweep), e[3] - s * (c + 0.16 * sweep)])
+        xs = np.array(
+            [
+                mid + s * (0.10 - 0.12 * sweep),
+                e[1] - s * (c + 0.08 + 0.30 * sweep),
+                e[2] - s * (c + 0.34 * sweep),
+                e[3] - s * (c + 0.16 * sweep),
+            ]
+        )
         xs += self.rng.normal(0, 0.018, 4)
         if self.wavy:
             xs += s * 0.03 * np.sin(8 * ys + self.phase[10])
-        inner = [top, (top[0] + s * 0.12, self.line + 0.04 + 0.05 * sweep)] + list(zip(xs, ys, strict=True))
+        inner = [top, (top[0] + s * 0.12, self.line + 0.04 + 0.05 * sweep), *zip(xs, ys, strict=True)]
         low = [v for v in (0.85, 1.15, 1.5, 1.9) if v < end - 0.15]
         for v in low:
             inner.append((s * inner_end + 0.35 * h.sin * (v < 1) + 0.03 * np.sin(5 * v + self.phase[11]), v))
         if len(low) == 0:
             inner = [p for p in inner if p[1] < end - 0.04]
-        inner = np.array(inner, np.float64)
+        edge = np.array(inner, np.float64)
         y_out = np.linspace(end, -0.3, max(int(6 + end * 3), 6))
         out = np.stack([self._edge_out(s, y_out, flare), y_out], 1)
         if end < 0.8:
             out[0, 0] -= s * 0.08
-        x0, x1 = inner[-1, 0], out[0, 0]
+        x0, x1 = edge[-1, 0], out[0, 0]
         k = np.linspace(0, 1, 5)[1:-1]
         tips = np.stack([x0 + (x1 - x0) * k, end + 0.03 + self.rng.normal(0, 0.04, 3)], 1)
         t = np.linspace(-0.25, -np.pi / 2 - 0.1, 12) if s > 0 else np.linspace(-np.pi + 0.25, -np.pi / 2 + 0.1, 12)
         arc = self.outer(t)
         arc = arc[(arc[:, 0] - top[0]) * s > -0.12]
-        outline = np.concatenate([inner, tips, out, arc])
-        del u, long
+        outline = np.concatenate([edge, tips, out, arc])
         self.front.append(h.plane(self._fall(spline(outline, 3))))
 
     def _long(self) -> None:
@@ -205,8 +239,9 @@ class Hair:
             if tucked:
                 continue
             forward = rng.random() < 0.6
-            self._curtain(s, ends[s] if forward else u(0.75, 1.0), True, sweep, cover, flare,
-                          u(0.34, 0.58) if forward else u(0.5, 0.62))
+            self._curtain(
+                s, ends[s] if forward else u(0.75, 1.0), sweep, cover, flare, u(0.34, 0.58) if forward else u(0.5, 0.62)
+            )
         self._crop()
 
     def _fringe(self) -> None:
@@ -234,8 +269,8 @@ def hair_field(canvas: Canvas, head: Head, look: Look, hair: Hair, grid: tuple[A
     r = look.rng
     t = np.clip((y + 1.15) / 1.1, 0.0, 1)
     wide = np.float32(head.skull_rx + 0.1) * (0.12 + 0.88 * np.sqrt(1 - (1 - t) ** 2))
-    px = np.float32(hair.part * 0.8 + 0.6 * head.sin * 0.6)
-    px = px * (1 - 0.8 * t) + np.float32(head.skull_x) * t
+    apex = np.float32(hair.part * 0.8 + 0.36 * head.sin)
+    px = apex * (1 - 0.8 * t) + np.float32(head.skull_x) * t
     s = (x - px) / wide
     if hair.wavy:
         k = r.uniform(6.5, 9)
@@ -243,8 +278,12 @@ def hair_field(canvas: Canvas, head: Head, look: Look, hair: Hair, grid: tuple[A
     ph = r.uniform(0, 6.28, 6).astype(np.float32)
     f = r.uniform(0.9, 1.12, 4).astype(np.float32)
     drift = 0.8 * y
-    strands = (0.42 * np.sin(30 * f[0] * s + ph[0] + drift) + 0.5 * np.sin(19 * f[1] * s + ph[1] - 1.5 * drift)
-               + 0.42 * np.sin(11 * f[2] * s + ph[2]) + 0.25 * np.sin(41 * f[3] * s + ph[3] + 2 * drift))
+    strands = (
+        0.42 * np.sin(30 * f[0] * s + ph[0] + drift)
+        + 0.5 * np.sin(19 * f[1] * s + ph[1] - 1.5 * drift)
+        + 0.42 * np.sin(11 * f[2] * s + ph[2])
+        + 0.25 * np.sin(41 * f[3] * s + ph[3] + 2 * drift)
+    )
     strands *= np.clip(wide * 1.8, 0.2, 1)
     if hair.wavy:
         curls = np.sin(13 * x + 2.0 * np.sin(9 * y + ph[4]) + ph[5]) * np.sin(12 * y + 2.0 * np.sin(8 * x + ph[2]))

@@ -45,7 +45,7 @@ class Head:
         temple *= width
         low, high = {"portraits": (0.335, 0.43), "female": (0.27, 0.33), "balanced": (0.31, 0.38)}[framing]
         self.unit = rng.uniform(low, high) * (0.68 / width) ** 0.4
-        chin_y = min(max(rng.normal(0.845, 0.035), 0.77), 0.92)
+        chin_y = min(max(rng.normal(0.84, 0.042), 0.765), 0.92)
         eye_y = min(max(chin_y - self.unit, 0.385), 0.535) if framing != "female" else rng.uniform(0.41, 0.48)
         rows = np.array(
             [

@@ -11,7 +11,7 @@ import numpy as np
 
 from mogle.portraits.shapes import Array, rgb
 
-SKIN = {"fair": (240, 200, 176), "tan": (196, 138, 98), "dark": (104, 64, 44)}
+SKIN = {"fair": (244, 208, 186), "tan": (188, 130, 92), "dark": (98, 60, 42)}
 HAIR = {
     "black": (34, 29, 32),
     "brown": (98, 60, 36),

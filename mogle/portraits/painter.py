@@ -6,17 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mogle.portraits.accessories import Extras, draw_earrings, draw_glasses, draw_hat, draw_necklace
 from mogle.portraits.face import Features, draw_ear, draw_face
 from mogle.portraits.hair import HAIR, Hair, hair_field
 from mogle.portraits.head import Head
 from mogle.portraits.look import Look
 from mogle.portraits.scene import draw_background, finish
 from mogle.portraits.shapes import Array, Canvas, ellipse
-from mogle.portraits.wear import Body, Extras, draw_cloth, draw_earrings, draw_glasses, draw_hat, draw_neck, draw_necklace
+from mogle.portraits.wear import Body, draw_cloth, draw_neck
 
 
-def draw(attributes: Mapping[str, str | None], rng: np.random.Generator, size: int = 128,
-         style: str = "portraits") -> tuple[Array, Array]:
+def draw(
+    attributes: Mapping[str, str | None], rng: np.random.Generator, size: int = 128, style: str = "portraits"
+) -> tuple[Array, Array]:
     """Paint one portrait.
 
     Args:
@@ -60,7 +62,7 @@ def draw(attributes: Mapping[str, str | None], rng: np.random.Generator, size: i
         draw_necklace(canvas, look, body, extras)
     for side in (-1, 1):
         draw_ear(canvas, head, look, features, side)
-    face = draw_face(canvas, head, look, features, a, grid, bald)
+    face = draw_face(canvas, head, look, features, a, grid)
     if a["eyeglasses"] == "yes":
         draw_glasses(canvas, head, look, extras, features.eye_x, a["sunglasses"] == "yes")
     if front is not None and strands is not None:
@@ -70,11 +72,9 @@ def draw(attributes: Mapping[str, str | None], rng: np.random.Generator, size: i
         for side in (-1, 1):
             if hair.ear_over[side]:
                 draw_ear(canvas, head, look, features, side)
-                inside = canvas.mask(head.outline)
-                del inside
     if extras.hat:
         draw_hat(canvas, head, look, extras, face)
     if a["earrings"] == "yes":
         near = head.near if a["pose"] != "front" else 0
-        draw_earrings(canvas, head, look, extras, features, {-1: near <= 0, 1: near >= 0})
+        draw_earrings(canvas, head, look, extras, {-1: near <= 0, 1: near >= 0})
     return finish(canvas, look, style), canvas.labels

@@ -16,7 +16,9 @@ def draw_background(canvas: Canvas, look: Look, style: str) -> None:
     x, y = canvas.x, canvas.y
     base = look.backdrop
     angle, depth = r.uniform(0, 2 * np.pi), r.uniform(0.05, 0.22)
-    tone = 1 + np.float32(depth) * ((x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle)))
+    tone: Array = 1 + np.float32(depth) * (
+        (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
+    )
     tone = tone + 0.16 * look.side * (x - 0.5)
     tone = tone + 0.05 * Ripple(r, 4, 0.5, 1.4)(x, y)
     lift = 0.10 if base.mean() < 0.3 else 0.0

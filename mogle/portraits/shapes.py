@@ -6,7 +6,7 @@ not depend on the size at which it is rasterised.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def smoothstep(low: float, high: float, value: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _spans(k: int, n: int, closed: bool) -> tuple[Array, Array]:
     """Catmull-Rom basis (n, 4) and the four control points of each span."""
     t = (np.arange(n) / n)[:, None]
@@ -45,7 +45,7 @@ def spline(points: Any, n: int = 6, closed: bool = True) -> Array:
     return out if closed else np.concatenate([out, p[-1:]])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _profile(k: int, taper: float) -> Array:
     return np.asarray(0.5 * (1 - taper + taper * np.sin(np.pi * np.linspace(0, 1, k)) ** 0.6))[:, None]
 
