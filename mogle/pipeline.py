@@ -129,6 +129,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         height: int | None = None,
         width: int | None = None,
         palette: str = "dataset",
+        local_masks: bool = True,
     ) -> Tensor:
         """Masks -> condition tokens (B, 20, N, 64), deterministic. None in the list gives zeros.
 
@@ -136,6 +137,7 @@ class FaceMoGLEPipeline(FluxPipeline):
             masks: one or a list of what `decode_mask` takes (paths, pictures, arrays, label maps).
             height, width: of the picture, default: the base's own size. Masks are resized by nearest neighbour.
             palette: colours of RGB masks, see `decode_mask`.
+            local_masks: False leaves all 19 local images black, as the reference's inference does by mistake.
         """
         size = self._size(height, width)
         masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
@@ -149,6 +151,8 @@ class FaceMoGLEPipeline(FluxPipeline):
         if not given:
             raise MogleError("masks: found none, expected at least one")
         tokens, index = encode_distinct(self.vae, given, self._execution_device)
+        if not local_masks:
+            index[:, 1:] = 0
         conditions = tokens.new_zeros(len(masks), index.shape[1], *tokens.shape[1:])
         conditions[[i for i, label_map in enumerate(label_maps) if label_map is not None]] = tokens[index]
         return conditions

@@ -74,7 +74,7 @@ class RunCache:
 
     def entry(self, *tensors: Tensor | None) -> dict[Any, Any]:
         """The store that belongs to just these tensors, unchanged since. Two are kept: prompt and negative prompt."""
-        key = tuple((t, None if t is None else t._version) for t in tensors)
+        key = tuple((t, None if t is None or t.is_inference() else t._version) for t in tensors)
         for known, store in self._entries:
             if all(a is b and m == n for (a, m), (b, n) in zip(known, key, strict=True)):
                 return store
@@ -98,8 +98,14 @@ class Streams(NamedTuple):
     lora_all: bool  # LoRA on text and image tokens too
     num_text: int  # T
     last: bool  # only the image tokens are wanted
-    store: dict[Any, Any] | None  # this run's kept tensors, or None
-    keep_condition: bool  # keep this block's condition keys and values
+    keep: bool  # return the condition's modulation, for the next steps
+    keep_keys: bool  # return its keys and values too
+    modulation: tuple[Tensor, ...] | None  # the condition's, kept from an earlier step
+    keys: tuple[Tensor, Tensor] | None  # the condition's keys and values, kept from an earlier step
+
+
+#: Output of one block: text, image, condition, and, if kept, the condition's modulation, and its keys and values.
+BlockOutput = tuple[Tensor | None, Tensor, Tensor | None, Any, Any]
 
 
 # --- linear layers with LoRA, one stream at a time ---------------------------------------------------------------
@@ -145,15 +151,6 @@ def _modulation(norm: Any, time: Any, adapted: bool, parts: int) -> tuple[Tensor
     return _linear(norm.linear, norm.silu(time), adapted).unsqueeze(1).chunk(parts, dim=-1)
 
 
-def _condition_modulation(block: Any, norm: Any, s: Streams, parts: int) -> tuple[Tensor, ...]:
-    """The condition's modulation: at t = 0, hence the same at every step."""
-    if s.store is None:
-        return _modulation(norm, s.time_zero, True, parts)
-    if (key := ("modulation", block)) not in s.store:
-        s.store[key] = _modulation(norm, s.time_zero, True, parts)
-    return s.store[key]
-
-
 def _modulate(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return norm(x) * (1 + scale) + shift
 
@@ -168,17 +165,6 @@ def _heads(attn: Any, layer: Any, norm: Any, x: Tensor, rope: Any, adapted: bool
 
 def _keys(attn: Any, x: Tensor, rope: Any, adapted: bool) -> tuple[Tensor, Tensor]:
     return _heads(attn, attn.to_k, attn.norm_k, x, rope, adapted), _heads(attn, attn.to_v, None, x, rope, adapted)
-
-
-def _condition_keys(block: Any, x: Tensor | None, s: Streams) -> tuple[Tensor, Tensor]:
-    """Keys and values of the condition: from this step's tokens, or kept from the first one."""
-    if x is None:
-        assert s.store is not None
-        return s.store["keys", block]
-    keys = _keys(block.attn, x, s.rope_condition, True)
-    if s.keep_condition and s.store is not None:
-        s.store["keys", block] = keys
-    return keys
 
 
 def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -196,12 +182,16 @@ def _attend_condition(attn: Any, query: Tensor, keys: Any, all_keys: Any, s: Str
     return _attend(attn, query, key, value, s.bias_condition)
 
 
+def _kept(s: Streams, modulation: Any, keys: Any) -> tuple[Any, Any]:
+    return modulation if s.keep else None, keys if s.keep_keys else None
+
+
 def _clip(x: Tensor) -> Tensor:
     return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
 
 
-def _double_block(block: Any, s: Streams) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """FluxTransformerBlock.forward beside the condition -> text, image, condition."""
+def _double_block(block: Any, s: Streams) -> BlockOutput:
+    """FluxTransformerBlock.forward with a third stream."""
     assert s.text is not None
     attn = block.attn
     cos, sin = s.rope
@@ -218,11 +208,12 @@ def _double_block(block: Any, s: Streams) -> tuple[Tensor | None, Tensor, Tensor
     query = torch.cat([query_text, _heads(attn, attn.to_q, attn.norm_q, image, rope_image, s.lora_all)], dim=1)
     image_keys = _keys(attn, image, rope_image, s.lora_all)
 
-    condition = None
+    condition, keys, mod_condition = None, s.keys, s.modulation or ()
     if s.condition is not None:
-        condition_mod = _condition_modulation(block, block.norm1, s, 6)
-        condition = _modulate(block.norm1.norm, s.condition, condition_mod[0], condition_mod[1])
-    keys = _condition_keys(block, condition, s)
+        mod_condition = mod_condition or _modulation(block.norm1, s.time_zero, True, 6)
+        condition = _modulate(block.norm1.norm, s.condition, mod_condition[0], mod_condition[1])
+        keys = _keys(attn, condition, s.rope_condition, True)
+    assert keys is not None
     all_keys = (
         torch.cat([key_text, image_keys[0], keys[0]], dim=1),
         torch.cat([value_text, image_keys[1], keys[1]], dim=1),
@@ -231,15 +222,15 @@ def _double_block(block: Any, s: Streams) -> tuple[Tensor | None, Tensor, Tensor
     attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
     image = _finish_double(block, s.image, attended[:, s.num_text :], mod, s.lora_all)
     if s.last:
-        return None, image, None
+        return None, image, None, *_kept(s, mod_condition, keys)
     text = s.text + text_mod[2] * _linear(attn.to_add_out, attended[:, : s.num_text], s.lora_all)
     hidden = _modulate(block.norm2_context, text, text_mod[3], text_mod[4])
     text = _clip(text + text_mod[5] * _feed_forward(block.ff_context, hidden, s.lora_all))
     if condition is not None:
         query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
         attended = _attend_condition(attn, query, keys, all_keys, s)
-        condition = _finish_double(block, s.condition, attended, condition_mod, True)
-    return text, image, condition
+        condition = _finish_double(block, s.condition, attended, mod_condition, True)
+    return text, image, condition, *_kept(s, mod_condition, keys)
 
 
 def _finish_double(block: Any, x: Any, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool) -> Tensor:
@@ -253,8 +244,8 @@ def _feed_forward(ff: Any, x: Tensor, adapted: bool) -> Tensor:
     return _linear(out, dropout(gelu.gelu(_linear(gelu.proj, x, adapted))), adapted)
 
 
-def _single_block(block: Any, s: Streams) -> tuple[None, Tensor, Tensor | None]:
-    """FluxSingleTransformerBlock.forward beside the condition -> None, text and image, condition."""
+def _single_block(block: Any, s: Streams) -> BlockOutput:
+    """FluxSingleTransformerBlock.forward with a third stream; text and image are one."""
     attn, cut = block.attn, s.num_text if s.last else 0
     mod = _modulation(block.norm, s.time, s.lora_all, 3)
     rest = _modulate(block.norm.norm, s.image, mod[0], mod[1])
@@ -262,22 +253,23 @@ def _single_block(block: Any, s: Streams) -> tuple[None, Tensor, Tensor | None]:
     rest, rope = rest[:, cut:], (s.rope[0][cut:], s.rope[1][cut:])  # the last block's text rows would be thrown away
     query = _heads(attn, attn.to_q, attn.norm_q, rest, rope, s.lora_all)
 
-    condition = None
+    condition, keys, mod_condition = None, s.keys, s.modulation or ()
     if s.condition is not None:
-        condition_mod = _condition_modulation(block, block.norm, s, 3)
-        condition = _modulate(block.norm.norm, s.condition, condition_mod[0], condition_mod[1])
-    keys = _condition_keys(block, condition, s)
+        mod_condition = mod_condition or _modulation(block.norm, s.time_zero, True, 3)
+        condition = _modulate(block.norm.norm, s.condition, mod_condition[0], mod_condition[1])
+        keys = _keys(attn, condition, s.rope_condition, True)
+    assert keys is not None
     all_keys = (torch.cat([rest_keys[0], keys[0]], dim=1), torch.cat([rest_keys[1], keys[1]], dim=1))
 
     attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
     image = _finish_single(block, s.image[:, cut:], rest, attended, mod, s.lora_all)
     if s.last:
-        return None, image, None
+        return None, image, None, *_kept(s, mod_condition, keys)
     if condition is not None:
         query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
         attended = _attend_condition(attn, query, keys, all_keys, s)
-        condition = _finish_single(block, s.condition, condition, attended, condition_mod, True)
-    return None, image, condition
+        condition = _finish_single(block, s.condition, condition, attended, mod_condition, True)
+    return None, image, condition, *_kept(s, mod_condition, keys)
 
 
 def _finish_single(
@@ -440,13 +432,16 @@ def _forward(
 ) -> Tensor:
     lora_all = streams["lora_on"] == "all"
     independent = streams["attention"] == "independent"
-    cache: RunCache | None = None if torch.is_grad_enabled() else streams["cache"]
-    store = None if cache is None else cache.entry(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
-    static = cache is not None and cache.static and independent
+    # while the whole transformer is being compiled there is no looking at which tensors are the last call's
+    cached = streams["cache"] is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    store: dict[str, Any] = {}
+    if cached:
+        store = streams["cache"].entry(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
+    static = cached and streams["cache"].static and independent
 
     image = _linear(self.x_embedder, hidden_states, lora_all)
     condition = None
-    if store is None or "static" not in store:
+    if not (static and "keys" in store):
         condition = streams["condition"]
         if callable(condition):
             condition = condition(hidden_states, timestep)
@@ -456,24 +451,18 @@ def _forward(
         scaled = [x.to(image.dtype) * 1000 for x in (time, guidance) if x is not None]
         return self.time_text_embed(*scaled, pooled_projections)
 
-    if store is None or "text" not in store:
-        fixed = {
-            "text": _linear(self.context_embedder, encoder_hidden_states, lora_all),
-            "time": time_embedding(torch.zeros_like(timestep)),
-            "rope": self.pos_embed(torch.cat([txt_ids, img_ids], dim=0)),
-        }
-        if store is not None:
-            store.update(fixed)
-    else:
-        fixed = store
-    text, (cos, sin) = fixed["text"], fixed["rope"]
+    if "text" not in store:
+        store["text"] = _linear(self.context_embedder, encoder_hidden_states, lora_all)
+        store["time"] = time_embedding(torch.zeros_like(timestep))
+        store["rope"] = self.pos_embed(torch.cat([txt_ids, img_ids], dim=0))
+    text, (cos, sin) = store["text"], store["rope"]
     num_text = text.shape[1]
     s = Streams(
         text=text,
         image=image,
         condition=condition,
         time=time_embedding(timestep),
-        time_zero=fixed["time"],
+        time_zero=store["time"],
         rope=(cos, sin),
         rope_condition=(cos[num_text:], sin[num_text:]),
         bias=_bias(streams, image, num_text, condition_is_key=True),
@@ -482,8 +471,10 @@ def _forward(
         lora_all=lora_all,
         num_text=num_text,
         last=False,
-        store=store,
-        keep_condition=static,
+        keep=cached,
+        keep_keys=static,
+        modulation=None,
+        keys=None,
     )
 
     def run(block: Any, s: Streams) -> Any:
@@ -492,13 +483,21 @@ def _forward(
         return block(s)
 
     blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
+    nothing = [None] * len(blocks)
+    known_modulations, known_keys = store.get("modulations", nothing), store.get("keys", nothing)
+    modulations, keys = [], []
     for index, block in enumerate(blocks):
         if index == len(self.transformer_blocks):
             s = s._replace(text=None, image=torch.cat([s.text, s.image], dim=1))  # type: ignore[list-item]
-        text, image, condition = run(block, s._replace(last=block is blocks[-1]))
+        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index], keys=known_keys[index])
+        text, image, condition, *kept = run(block, s)
         s = s._replace(text=text, image=image, condition=condition)
-    if static and store is not None:
-        store["static"] = True
+        modulations.append(kept[0])
+        keys.append(kept[1])
+    if cached:
+        store["modulations"] = modulations
+        if static:
+            store["keys"] = keys
     return self.proj_out(self.norm_out(s.image, s.time))
 
 
