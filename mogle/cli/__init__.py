@@ -64,6 +64,7 @@ def _start() -> None:
 generate.register(app)
 evaluate.register(app)
 data.register(app)
+evaluate.register(app)
 training.register(app)
 
 
