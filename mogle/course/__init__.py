@@ -1,0 +1,97 @@
+"""The course: set-up, exercises, figures, notebook tools. `from mogle.course import setup, check, reveal, progress`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mogle
+from mogle.course.exercises import check, progress, reveal
+from mogle.errors import MogleError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["REPOSITORY", "Course", "check", "progress", "reveal", "setup"]
+
+#: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
+#: to set it; `mogle notebooks run` writes it into the notebooks. Empty: the notebook asks for MOGLE_REPOSITORY.
+REPOSITORY = ""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where things are, and what to compute with."""
+
+    data: Path  # the tracked samples: portraits/, female/, balanced/
+    base: Path  # the tiny FLUX, a FluxPipeline folder
+    adapter: Path  # LoRA and MoGLE for it
+    judges: Path  # the face parser and the attribute reader
+    device: str
+    dtype: torch.dtype
+
+
+def project_root() -> Path:
+    """The folder with checkpoints/: the project's, or the working directory's or one above it (an installed copy).
+
+    Raises:
+        MogleError: there is none.
+    """
+    for folder in (Path(mogle.__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents):
+        if (folder / "checkpoints").is_dir():
+            return folder
+    raise MogleError("checkpoints/: not found in the project, here or above; run the notebooks inside a clone of it")
+
+
+def setup(seed: int = 0) -> Course:
+    """Prepare a notebook: seeds, number of threads, sharp figures, quiet libraries. Doing it twice is harmless.
+
+    Two threads (or OMP_NUM_THREADS), so that the last bits of a number do not depend on the number of cores.
+    """
+    import numpy as np
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from IPython.core.getipython import get_ipython
+    from transformers.utils import logging as transformers_logging
+
+    from mogle.checkpoints import ADAPTER, BASE, JUDGES, pick_device
+
+    # They write about torchvision, which nothing here needs, and draw a bar for each file that they load.
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+    root, device = project_root(), pick_device()
+    weights, dtype = root / "checkpoints", torch.float32
+    if device == "cuda":  # a T4 has no bfloat16 of its own
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return Course(root / "data", weights / BASE, weights / ADAPTER, weights / JUDGES, device, dtype)
+
+
+def setup_source() -> str:
+    """Source of a notebook's set-up cell: installs the course where it is missing, and calls `setup`."""
+    return f'''# Installs the course where it is missing (Colab); elsewhere, and the second time, changes nothing.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("mogle") is None:
+    folder = ".." if os.path.isfile("../pyproject.toml") else "face-mogle"
+    if not os.path.isdir(folder):
+        address = os.environ.get("MOGLE_REPOSITORY", "{REPOSITORY}")
+        assert address, "no address to install from: run %env MOGLE_REPOSITORY=<git address of the course> first"
+        subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", folder + "[course]"], check=True)
+    sys.path.insert(0, os.path.abspath(folder))
+    importlib.invalidate_caches()
+
+from mogle.course import setup
+
+course = setup()'''

@@ -1,0 +1,121 @@
+"""`mogle notebooks`: write, run, clear and check notebooks, and make copies for students."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mogle.errors import MogleError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+group = typer.Typer(no_args_is_help=True, help="Write, run and check the course's notebooks.")
+Files = Annotated[list[Path] | None, typer.Argument(help="Notebooks; by default all in notebooks/.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group to the command line."""
+    app.add_typer(group, name="notebooks")
+
+
+@group.command(epilog="Example: mogle notebooks new notebooks/13_sketches.ipynb --title 'From sketch to mask'")
+def new(
+    file: Annotated[Path, typer.Argument(help="The notebook to write.")],
+    title: Annotated[str | None, typer.Option(help="Its title [from the file's name].")] = None,
+) -> None:
+    """Write a fresh notebook with card, set-up cell and ending."""
+    from mogle.course.notebooks import fresh
+
+    if file.suffix != ".ipynb":
+        raise MogleError(f"{file}: expected a name that ends in .ipynb")
+    if file.exists():
+        raise MogleError(f"{file}: found a file there already")
+    _write(file, fresh(title or file.stem.lstrip("0123456789_").replace("_", " ").capitalize() or file.stem))
+    typer.echo(file)
+
+
+@group.command(epilog="Example: mogle notebooks run notebooks/00_quickstart.ipynb")
+def run(files: Files = None) -> None:
+    """Run notebooks and keep their outputs, in a form that does not differ from run to run."""
+    from mogle.course.notebooks import execute
+
+    _change(files, lambda notebook, file: execute(notebook, file.parent))
+
+
+@group.command(epilog="Example: mogle notebooks clear")
+def clear(files: Files = None) -> None:
+    """Remove all outputs."""
+    from mogle.course import notebooks
+
+    _change(files, lambda notebook, _: notebooks.clear(notebook))
+
+
+@group.command(epilog="Example: mogle notebooks check")
+def check(files: Files = None) -> None:
+    """Report what breaks the style rules; exit code 1 if anything does."""
+    from mogle.course.notebooks import report
+
+    count = 0
+    for file in _files(files):
+        found = report(_read(file), file.stat().st_size)
+        count += len(found)
+        typer.echo(f"{file}: " + ("as it should be" if not found else f"{len(found)} to mend"))
+        for line in found:
+            typer.echo(f"  {line}")
+    raise typer.Exit(1 if count else 0)
+
+
+@group.command(epilog="Example: mogle notebooks student --out runs/student")
+def student(
+    files: Files = None,
+    out: Annotated[Path, typer.Option(help="Folder for the copies.")] = Path("runs/student"),
+) -> None:
+    """Copy notebooks without outputs and worked cells; the stubs of exercises stay."""
+    from mogle.course import notebooks
+
+    for file in _files(files):
+        if (out / file.name).resolve() == file.resolve():
+            raise MogleError(f"--out {out}: expected another folder than the notebook's own")
+        _write(out / file.name, notebooks.student(_read(file)))
+        typer.echo(out / file.name)
+
+
+def _files(files: list[Path] | None) -> list[Path]:
+    found = files or sorted(Path("notebooks").glob("*.ipynb"))
+    if not found:
+        raise MogleError("notebooks/: found no notebook there; name one, or work from the project's folder")
+    for file in found:
+        if not file.is_file():
+            raise MogleError(f"{file}: no such file; expected a notebook")
+    return found
+
+
+def _read(file: Path) -> NotebookNode:
+    import nbformat
+
+    try:
+        return nbformat.read(file, as_version=4)
+    except Exception as error:  # nbformat raises many kinds for what is not a notebook
+        raise MogleError(f"{file}: not a notebook ({' '.join(str(error).split())[:80]})") from error
+
+
+def _write(file: Path, notebook: Any) -> None:
+    import nbformat
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    nbformat.write(notebook, part)
+    part.replace(file)
+
+
+def _change(files: list[Path] | None, change: Callable[[Any, Path], Any]) -> None:
+    for file in _files(files):
+        try:
+            _write(file, change(_read(file), file))
+        except MogleError as error:
+            raise MogleError(f"{file}: {error}") from error
+        typer.echo(file)

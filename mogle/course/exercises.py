@@ -1,0 +1,165 @@
+"""Exercises: `check.NAME(answer)`, `reveal("NAME")`, `progress()`.
+
+A check says whether an answer has passed, has not been attempted, or what is wrong with it, and returns what the next
+cells use: the answer if it is right, otherwise the package's own. So a notebook runs from top to bottom in any state.
+The solution of every exercise is code of the package, and cannot drift from it.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import inspect
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from mogle.errors import MogleError
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. Its checker is the function of the same name in `mogle.course.checks`.
+
+    Attributes:
+        difficulty: 1 (a line or two) to 3 (a class with several decisions).
+        solutions: "module:object" for each answer that the check takes.
+    """
+
+    name: str
+    notebook: str
+    difficulty: int
+    minutes: int
+    solutions: tuple[str, ...]
+
+    def own(self) -> tuple[Any, ...]:
+        """The package's own answers."""
+        parts = (path.split(":") for path in self.solutions)
+        return tuple(getattr(importlib.import_module(module), name) for module, name in parts)
+
+    def hints(self, *answers: Any) -> list[str]:
+        """What is wrong with the answers, nothing if they are right."""
+        import torch
+
+        checker: Callable[..., list[str]] = getattr(importlib.import_module("mogle.course.checks"), self.name)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # a check leaves the notebook's own chance alone
+            torch.manual_seed(0)
+            return checker(*answers)
+
+
+_TOKENS, _EXPERTS, _GATING = "02_from_mask_to_tokens", "06_global_and_local_experts", "07_dynamic_gating"
+EXERCISES = {
+    exercise.name: exercise
+    for exercise in (
+        Exercise("conditions20", _TOKENS, 1, 10, ("mogle.conditions:condition_images",)),
+        Exercise("packing", _TOKENS, 2, 15, ("mogle.conditions:pack_latents", "mogle.course.tokens:unpack_latents")),
+        Exercise("broken_loader", _TOKENS, 2, 15, ("mogle.course.tokens:loader_is_right",)),
+        Exercise("expert", _EXPERTS, 1, 5, ("mogle.experts:Expert",)),
+        Exercise("expert_bank", _EXPERTS, 3, 20, ("mogle.experts:expert_bank",)),
+        Exercise("class_home", _EXPERTS, 2, 15, ("mogle.course.tokens:class_shares",)),
+        Exercise("dynamic_gate", _GATING, 2, 15, ("mogle.experts:DynamicGate",)),
+        Exercise("mogle", _GATING, 3, 20, ("mogle.experts:MoGLE",)),
+        Exercise("gate_entropy", _GATING, 1, 10, ("mogle.course.tokens:gate_entropy",)),
+    )
+}
+
+
+def is_stub(answer: Any) -> bool:
+    """True for an answer not attempted: `...`, None, a function whose body is `...`, a module without a `forward`."""
+    if inspect.isclass(answer):
+        forward = inspect.getattr_static(answer, "forward", None)
+        return not isinstance(forward, FunctionType) or forward.__module__.startswith("torch") or is_stub(forward)
+    if not isinstance(answer, FunctionType):
+        return answer is None or answer is ...
+    trivial = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    code = list(dis.get_instructions(answer))
+    returned = [i.argval for i in code if i.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return all(i.opname in trivial for i in code) and set(returned) <= {None, ...}
+
+
+def _check(exercise: Exercise, *answers: Any) -> Any:
+    """Judge the answers, say so in one line or more, and return them or the package's own."""
+    name, own = exercise.name, exercise.own()
+    if len(answers) != len(own):
+        wanted = ", ".join(path.split(":")[1] for path in exercise.solutions)
+        raise MogleError(f"check.{name}: found {len(answers)} answers, expected {len(own)}: your {wanted}")
+    hints: list[str] | None = None
+    if not any(is_stub(answer) for answer in answers):
+        try:
+            hints = exercise.hints(*answers)
+        except NotImplementedError:
+            hints = None
+        except Exception as error:
+            message = " ".join(str(error).split())[:200]
+            hints = [f"It raised {type(error).__name__}: {message}"]
+    if hints == []:
+        print(f"{name}: passed.")
+    elif hints is None:
+        print(f'{name}: not attempted; going on with the package\'s own. reveal("{name}") shows it.')
+    else:
+        print(f"{name}: not yet.", *hints, "Going on with the package's own.", sep="\n  ")
+    if hints is not None:
+        _remember(name, passed=not hints)
+    chosen = answers if hints == [] else own
+    return chosen[0] if len(chosen) == 1 else chosen
+
+
+class _Checks:
+    """`check.NAME(answer)` for each exercise."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(_check, _find(name))
+
+    def __dir__(self) -> list[str]:
+        return list(EXERCISES)
+
+
+check = _Checks()
+
+
+def reveal(name: str) -> None:
+    """Print the solution: the package's own source, and where it lives."""
+    for path, solution in zip(_find(name).solutions, _find(name).own(), strict=True):
+        print(f"# {path.replace(':', '.')}\n{inspect.getsource(solution)}")
+
+
+def progress() -> None:
+    """Print all exercises and which of them are done. What is done is remembered on this machine alone."""
+    done = _read()
+    for e in EXERCISES.values():
+        state = {True: "passed", False: "tried", None: ""}[done.get(e.name)]
+        print(f"{e.notebook:<28} {e.name:<14} {'*' * e.difficulty:<3} {e.minutes:>3} min  {state}".rstrip())
+
+
+def _find(name: str) -> Exercise:
+    if name not in EXERCISES:
+        raise MogleError(f"no exercise {name!r}: expected one of {', '.join(EXERCISES)}")
+    return EXERCISES[name]
+
+
+def _file() -> Path:
+    return Path(os.environ.get("MOGLE_PROGRESS") or Path.home() / ".cache" / "face-mogle" / "progress.json")
+
+
+def _read() -> dict[str, bool]:
+    try:
+        found = json.loads(_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(name: str, passed: bool) -> None:
+    """Note a result; passed once is passed. A disk that cannot be written does not spoil the check."""
+    done = _read()
+    done[name] = passed or done.get(name, False)
+    try:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        _file().write_text(json.dumps(done))
+    except OSError:
+        pass

@@ -1,0 +1,238 @@
+"""The course's figures: one style, the 19 classes always in the same order and colours, alt text on every figure.
+
+Each function takes data and gives a matplotlib `Figure`, 900 px wide where GitHub shows it; `show` displays it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from mogle.errors import MogleError
+from mogle.labels import LABELS, PALETTE, colorize
+
+#: The 20 experts in the order of the gate's weights.
+EXPERTS = ("global", *LABELS)
+#: Colours of lines, told apart by colour-blind readers too (Okabe and Ito), and their dashes, for those who print.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+MAP = "viridis"
+WIDTH, DPI, RETINA = 9.0, 100, 2  # inches; pixels an inch as shown; pixels of the file for one that is shown
+_GRAY = "#999999"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "lines.linewidth": 2,
+}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG in retina resolution, the same bytes for the same figure."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="png", dpi=DPI * RETINA, metadata={"Software": None})
+    return file.getvalue()
+
+
+def show(figure: Figure, *, alt: str) -> None:
+    """Display a figure, with a text for those who cannot see it.
+
+    Raises:
+        MogleError: the text is missing, or too short to say what there is to see.
+    """
+    if not isinstance(alt, str) or len(alt.split()) < 3:
+        raise MogleError(f"alt={alt!r}: expected a sentence that says what the figure shows")
+    from IPython.display import display
+
+    data, metadata = bundle(png(figure), alt)
+    display(data, metadata=metadata, raw=True)
+
+
+def bundle(picture: bytes, alt: str, retina: int = RETINA) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A PNG of `retina` pixels for one that is shown, and its alt text, as Jupyter's display data and metadata."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        width, height = (side // retina for side in opened.size)
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": alt}
+    return data, {"image/png": {"alt": alt, "width": width, "height": height}}
+
+
+def pixels(picture: Any) -> np.ndarray:
+    """What can be seen of a picture: uint8 (H, W, 3), or float (H, W) for a map of numbers.
+
+    Takes PIL images, uint8 (H, W, 3), label maps (uint8 (H, W) -> palette colours), booleans (H, W) -> black and white,
+    condition images (3, H, W) in [-1, 1], and maps of numbers (H, W).
+    """
+    if isinstance(picture, Image.Image):
+        picture = picture.convert("RGB")
+    array = np.asarray(picture.detach().float().cpu() if hasattr(picture, "detach") else picture)
+    if array.dtype == bool and array.ndim == 2:
+        array = np.repeat(array[..., None] * np.uint8(255), 3, axis=2)
+    elif array.dtype == np.uint8 and array.ndim == 2:
+        array = colorize(array)
+    elif array.dtype != np.uint8 and array.ndim == 3 and array.shape[0] == 3:
+        array = ((array.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
+    if array.ndim == 2 or (array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3):
+        return array
+    raise MogleError(
+        f"a picture of shape {array.shape} and type {array.dtype}: expected one of those that pixels() lists"
+    )
+
+
+def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    """A mask laid over its picture, uint8 (H, W, 3); the background stays as it is."""
+    picture, colours = pixels(image).astype(float), colorize(label_map).astype(float)
+    share = strength * (label_map > 0)[..., None]
+    return ((1 - share) * picture + share * colours).round().astype(np.uint8)
+
+
+def _figure(height: float, width: float = WIDTH) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def _wrap(text: str, inches: float) -> str:
+    return "\n".join(textwrap.wrap(text, max(8, int(inches * 13)))) or " "
+
+
+def _legend(figure: Figure, labels: Sequence[int], location: Any = "outside lower center") -> None:
+    """The classes among `labels`, in the order of their numbers whatever order they come in."""
+    ordered = sorted({int(label) for label in labels})
+    patches = [Patch(facecolor=PALETTE[i] / 255, edgecolor=_GRAY, label=f"{i} {LABELS[i]}") for i in ordered]
+    figure.legend(handles=patches, loc=location, ncols=min(7, len(patches)), fontsize=9, handlelength=1.2)
+
+
+def image_grid(
+    images: Sequence[Sequence[Any]],
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    labels: Any = (),
+    scale: tuple[float, float] | None = None,
+    cell: float = 2.2,
+) -> Figure:
+    """Rows of pictures, with titles over the columns, at the left of the rows, and below each picture.
+
+    Args:
+        images: rows of what `pixels` takes; None leaves a place empty. All maps of numbers share one scale.
+        labels: classes to put into a legend, for instance a label map.
+        scale: lowest and highest number of the scale; by default those that occur.
+        cell: largest side of a picture in inches.
+    """
+    count = max(map(len, images))
+    side = min(cell, (WIDTH - (1.2 if rows else 0.2)) / count)
+    seen = [[None if picture is None else pixels(picture) for picture in row] for row in images]
+    maps = [a for row in seen for a in row if a is not None and a.ndim == 2]
+    low, high = scale or (min((m.min() for m in maps), default=0), max((m.max() for m in maps), default=1))
+    lines = 1 + max((_wrap(c, side).count("\n") for row in captions for c in row), default=-1)
+    named = np.unique(np.asarray(labels, dtype=int))
+    heights = [max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen]
+    height = sum(heights) + len(seen) * (0.08 + 0.17 * lines) + (0.2 + 0.25 * math.ceil(len(named) / 7))
+    figure = _figure(height + (0.17 * max(_wrap(c, side).count("\n") + 1 for c in columns) if columns else 0))
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        axes = figure.subplots(len(seen), count, squeeze=False)
+        shown = None
+        for r, row in enumerate(seen):
+            for c in range(count):
+                ax, picture = axes[r, c], row[c] if c < len(row) else None
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+                if picture is not None and picture.ndim == 2:
+                    shown = ax.imshow(picture, cmap=MAP, vmin=low, vmax=high, interpolation="nearest")
+                elif picture is not None:
+                    ax.imshow(picture)
+                if captions and c < len(captions[r]):
+                    ax.set_xlabel(_wrap(captions[r][c], side), fontsize=9)
+                if r == 0 and c < len(columns):
+                    ax.set_title(_wrap(columns[c], side))
+            if r < len(rows):
+                axes[r, 0].set_ylabel(_wrap(rows[r], 1.0), rotation=0, ha="right", va="center")
+        if shown is not None:
+            figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.01)
+        if len(named):
+            _legend(figure, named.tolist())
+    return figure
+
+
+def label_legend(labels: Any = None) -> Figure:
+    """All classes and their colours, or those of a label map."""
+    named = list(range(len(LABELS))) if labels is None else np.unique(np.asarray(labels, dtype=int)).tolist()
+    figure = _figure(0.1 + 0.24 * math.ceil(len(named) / 7))
+    with matplotlib.rc_context(STYLE):
+        _legend(figure, named, "center")
+    return figure
+
+
+def gate_maps(weights: Any, height: int, width: int, *, scale: tuple[float, float] | None = None) -> Figure:
+    """The gate's weights of one sample (N, 20), N = height x width, as 20 small maps of one scale from 0."""
+    array = np.asarray(weights.detach().float().cpu() if hasattr(weights, "detach") else weights)
+    if array.shape != (height * width, len(EXPERTS)):
+        raise MogleError(f"weights of shape {array.shape}: expected ({height * width}, {len(EXPERTS)})")
+    maps = array.T.reshape(-1, height, width)
+    names = [f"{i - 1} {name}" if i else name for i, name in enumerate(EXPERTS)]
+    grid, titles = ([list(what[i : i + 7]) for i in range(0, 20, 7)] for what in (maps, names))
+    return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())))
+
+
+def expert_bars(weights: Mapping[str, Any], *, ylabel: str = "weight") -> Figure:
+    """For each name the weights of the 20 experts, as bars in the classes' colours: panels of one scale."""
+    values = {name: np.asarray(row, dtype=float) for name, row in weights.items()}
+    colours = [_GRAY, *(PALETTE / 255)]
+    figure = _figure(1.2 + 1.2 * len(values))
+    with matplotlib.rc_context(STYLE):
+        axes = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for ax, (name, row) in zip(axes, values.items(), strict=True):
+            ax.bar(range(len(EXPERTS)), row, color=colours, edgecolor=_GRAY, linewidth=0.8)
+            ax.set_title(name, loc="left")
+            ax.grid(axis="x", visible=False)
+        axes[-1].set_xticks(range(len(EXPERTS)), EXPERTS, rotation=60, ha="right", rotation_mode="anchor")
+        figure.supylabel(ylabel, fontsize=10)
+    return figure
+
+
+def lines(
+    series: Mapping[str, Any],
+    *,
+    x: Any = None,
+    xlabel: str,
+    ylabel: str,
+    height: float = 3.2,
+    ylim: tuple[float, float] | None = None,
+) -> Figure:
+    """Named series over one x (by default 0, 1, ...), told apart by colour and by dash."""
+    figure = _figure(height)
+    with matplotlib.rc_context(STYLE):
+        ax = figure.subplots()
+        for i, (name, values) in enumerate(series.items()):
+            y = np.asarray(values, dtype=float)
+            ax.plot(
+                np.arange(len(y)) if x is None else x,
+                y,
+                color=LINES[i % len(LINES)],
+                linestyle=DASHES[i // len(LINES) % len(DASHES)]
+                if len(series) > len(LINES)
+                else DASHES[i % len(DASHES)],
+                label=name,
+            )
+        ax.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
+        if len(series) > 1:
+            figure.legend(loc="outside right upper")
+    return figure

@@ -1,0 +1,225 @@
+"""Tools for notebooks: a fresh one, outputs in a stable form, the style rules as a report, a copy for students.
+
+Functions on nbformat nodes; `mogle.course.command` reads and writes the files. Cells are known by their tags: "setup",
+"exercise" (stub and check), "worked" (an answer written out, not for students), "packaged" ('now packaged' begins).
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+from mogle.course import setup_source
+from mogle.errors import MogleError
+
+MAX_BYTES = 2_000_000
+MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
+#: What a notebook may use of `mogle` before its 'now packaged' cell: data and figures.
+FREE = {"course", "labels", "portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
+ENDING = ("what you built", "what surprised", "where next")
+CARD = ("you build", "you need", "time", "memory")
+_KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+_WIDGETS = re.compile(r"application/vnd\.jupyter\.widget")
+_PATHS = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|content|mnt|opt|usr|var)/\w|\b[A-Z]:\\\w")
+Node = nbformat.NotebookNode
+
+
+def _tags(cell: Node) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _code(notebook: Node) -> Iterator[tuple[int, Node]]:
+    """Code cells with their places; cells count from 1, as a reader counts them."""
+    return ((i, cell) for i, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code")
+
+
+def fresh(title: str) -> Node:
+    """A new notebook: card, set-up cell, the mark from which on the package may be used, ending."""
+    card = f"""# {title}
+
+| | |
+|---|---|
+| You build | ... |
+| You need | ... |
+| Time | tiny: ... minutes |
+| Memory | ... GB |"""
+    ending = "## What you built\n\n...\n\n## What surprised\n\n...\n\n## Where next\n\n..."
+    parts = [("markdown", card, []), ("code", setup_source(), ["setup"]), ("markdown", "## Now packaged", ["packaged"])]
+    notebook = nbformat.v4.new_notebook()
+    for kind, source, tags in [*parts, ("markdown", ending, [])]:
+        make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+        place = f"cell-{len(notebook.cells) + 1:02d}"
+        notebook.cells.append(make(source, id=place, metadata={"tags": tags} if tags else {}))
+    return stable(notebook)
+
+
+def stable(notebook: Node) -> Node:
+    """The form that is committed: nothing in it differs between two runs that show the same.
+
+    Metadata is the kernel and the tags; widgets leave their static picture; cells are numbered in order and keep their
+    ids; streams are in one piece; the set-up cell is the course's current one.
+    """
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata = nbformat.from_dict({"kernelspec": _KERNEL, "language_info": {"name": "python"}})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for i, cell in enumerate(notebook.cells, 1):
+        cell.setdefault("id", f"cell-{i:02d}")
+        cell.metadata = nbformat.from_dict({"tags": _tags(cell)} if _tags(cell) else {})
+        if "setup" in _tags(cell):
+            cell.source = setup_source()
+    for number, (_, cell) in enumerate(_code(notebook), 1):
+        cell.execution_count = number if cell.outputs or cell.execution_count else None
+        cell.outputs = _stable_outputs(cell.outputs, cell.execution_count)
+    return notebook
+
+
+def _stable_outputs(outputs: list[Node], count: int | None) -> list[Node]:
+    kept: list[Node] = []
+    for output in outputs:
+        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+            continue
+        output.pop("transient", None)
+        if "execution_count" in output:
+            output.execution_count = count
+        if "data" in output:
+            output.data = nbformat.from_dict({k: v for k, v in output.data.items() if not _WIDGETS.match(k)})
+            if not output.data:
+                continue
+        kept.append(output)
+    return kept
+
+
+def clear(notebook: Node) -> Node:
+    """Without outputs."""
+    notebook = stable(notebook)
+    for _, cell in _code(notebook):
+        cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def student(notebook: Node) -> Node:
+    """Without outputs and without worked cells; the stubs of exercises stay."""
+    notebook = copy.deepcopy(notebook)
+    notebook.cells = [cell for cell in notebook.cells if "worked" not in _tags(cell)]
+    return clear(notebook)
+
+
+def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:
+    """Run all cells with `folder` as the working directory; in stable form.
+
+    Raises:
+        MogleError: a cell failed; which one, and its error.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = clear(notebook)
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        failed = next(i for i, cell in _code(notebook) if any(o.output_type == "error" for o in cell.outputs))
+        raise MogleError(f"cell {failed} failed: {error.ename}: {error.evalue}") from error
+    return stable(notebook)
+
+
+# --- the style rules ---------------------------------------------------------------------------------------------
+
+
+def report(notebook: Node, size: int = 0) -> list[str]:
+    """What breaks the style rules, one line each; nothing if the notebook is as it should be. `size`: of the file."""
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        return [f"not a valid notebook: {str(error).splitlines()[0]}"]
+    found = [*_frame(notebook), *_lengths(notebook), *_package(notebook), *_outputs(notebook)]
+    if size >= MAX_BYTES:
+        found.append(f"the file has {size / 1e6:.1f} MB, expected less than {MAX_BYTES / 1e6:.0f}")
+    return found
+
+
+def _frame(notebook: Node) -> Iterator[str]:
+    """Card, set-up cell, ending, metadata."""
+    cells = notebook.cells
+    first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
+    if not first.startswith("# "):
+        yield "cell 1: expected the card, beginning with '# ' and the title"
+    elif missing := [word for word in CARD if word not in first.lower()]:
+        yield f"cell 1: the card does not say: {', '.join(missing)}"
+    place, code = next(_code(notebook), (0, None))
+    if code is None or "setup" not in _tags(code) or code.source != setup_source():
+        yield f"cell {place}: expected the set-up, tagged 'setup', as first code cell (`run` brings it up to date)"
+    last = cells[-1].source.lower() if cells and cells[-1].cell_type == "markdown" else ""
+    if missing := [words for words in ENDING if words not in last]:
+        yield f"the last cell does not say: {', '.join(missing)}"
+    if not any("packaged" in _tags(cell) for cell in cells):
+        yield "no cell is tagged 'packaged'"
+    if "widgets" in notebook.metadata:
+        yield "metadata.widgets is there; GitHub does not render such notebooks"
+
+
+def _lengths(notebook: Node) -> Iterator[str]:
+    counts = {i: sum(bool(line.strip()) for line in cell.source.splitlines()) for i, cell in _code(notebook)}
+    if not counts:
+        return
+    if (median := statistics.median(counts.values())) > MEDIAN_LINES:
+        yield f"code cells have a median of {median:g} lines, expected at most {MEDIAN_LINES}"
+    long = [i for i, count in counts.items() if count > LONG_LINES]
+    if len(long) > LONG_SHARE * len(counts):
+        places = ", ".join(map(str, long))
+        yield f"{len(long)} of {len(counts)} code cells have more than {LONG_LINES} lines: cells {places}"
+
+
+def _package(notebook: Node) -> Iterator[str]:
+    """Imports from `mogle`, other than data and figures, before the cell tagged 'packaged'."""
+    for i, cell in enumerate(notebook.cells, 1):
+        if "packaged" in _tags(cell):
+            return
+        if cell.cell_type != "code":
+            continue
+        source = "\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in cell.source.splitlines())
+        for node in ast.walk(ast.parse(source)):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                room = name.split(".")[1:2]
+                if name.split(".")[0] == "mogle" and (not room or room[0] not in FREE):
+                    yield f"cell {i}: {name} is used before the 'now packaged' cell"
+
+
+def _outputs(notebook: Node) -> Iterator[str]:
+    for i, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown" and re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")", cell.source):
+            yield f"cell {i}: a picture without alt text"
+        if "NBVAL_" in cell.source or any(tag.startswith("nbval") for tag in _tags(cell)):
+            yield f"cell {i}: tests are told to look away; assert or round what it shows"
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            for kind in data:
+                if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt"):
+                    yield f"cell {i}: a picture without alt text; display it with mogle.course.figures.show"
+                if _WIDGETS.match(kind):
+                    yield f"cell {i}: a widget in the output; `run` keeps its static picture"
+            if output.output_type == "error":
+                yield f"cell {i}: it ended in an error, {output.ename}"
+            if output.get("name") == "stderr":
+                yield f"cell {i}: text on stderr, which differs between machines: {output.text.strip()[:60]!r}"
+            for text in (output.get("text", ""), *(data.get(kind, "") for kind in ("text/plain", "text/html"))):
+                if match := _PATHS.search(text):
+                    yield f"cell {i}: a path of this machine in the output: {text[match.start() :][:30]!r}"

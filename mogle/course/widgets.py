@@ -1,0 +1,60 @@
+"""Widgets, thin: a pure function renders, the widget calls it, a static picture stands in where no kernel runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+
+def explorer(render: Callable[..., Image.Image], **choices: Any) -> Any:
+    """A widget of one control for each argument of `render`, and the picture that it gives.
+
+    Args:
+        render: arguments by name -> picture.
+        **choices: a sequence of options (a menu of them), a mapping name -> option, or a range (a slider).
+
+    Returns:
+        The widget; `.children` are the controls, in order, and the picture.
+    """
+    import ipywidgets
+
+    controls: dict[str, Any] = {}
+    for name, values in choices.items():
+        if isinstance(values, range):
+            limits = {"min": values.start, "max": values[-1], "step": values.step, "value": values.start}
+            controls[name] = ipywidgets.IntSlider(description=name, continuous_update=False, **limits)
+        else:
+            options = list(values.items()) if hasattr(values, "items") else list(values)
+            layout = ipywidgets.Layout(width="95%")
+            controls[name] = ipywidgets.Dropdown(description=name, options=options, layout=layout)
+    picture = ipywidgets.Image(format="png")
+
+    def update(*_: Any) -> None:
+        picture.value = _png(render(**{name: control.value for name, control in controls.items()}))
+
+    for control in controls.values():
+        control.observe(update, names="value")
+    update()
+    return ipywidgets.VBox([*controls.values(), picture])
+
+
+def explore(render: Callable[..., Image.Image], *, alt: str, **choices: Any) -> None:
+    """Display an `explorer`; where no kernel runs, its first picture and the alt text are what is seen."""
+    from IPython.display import display
+
+    from mogle.course.figures import bundle
+
+    widget = explorer(render, **choices)
+    data, metadata = bundle(widget.children[-1].value, alt, retina=1)
+    data |= {key: value for key, value in widget._repr_mimebundle_().items() if "widget-view" in key}
+    display(data, metadata=metadata, raw=True)
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    side: Sequence[int] = [max(1, 384 // picture.height) * length for length in picture.size]
+    picture.resize((side[0], side[1]), Image.Resampling.BICUBIC).save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,124 @@
+"""Figures: what is drawn is what was given, in the classes' own order and colours, and never without alt text."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mogle.course import figures, widgets
+from mogle.errors import MogleError
+from mogle.labels import LABELS, PALETTE, colorize
+
+LABEL_MAP = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16) % 19
+
+
+def opened(figure):
+    return Image.open(io.BytesIO(figures.png(figure)))
+
+
+def test_show_displays_a_retina_picture_with_its_alt_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append((data, kwargs["metadata"])))
+    figures.show(figures.label_legend(), alt="The 19 classes and their colours.")
+    data, metadata = shown[0]
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert metadata["image/png"]["alt"] == data["text/plain"] == "The 19 classes and their colours."
+    assert picture.width == 2 * metadata["image/png"]["width"] == 1800
+    for bad in ("", "figure", None):
+        with pytest.raises(MogleError, match="expected a sentence"):
+            figures.show(figures.label_legend(), alt=bad)
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    assert figures.png(figures.label_legend()) == figures.png(figures.label_legend())
+
+
+def test_pixels_of_everything_that_is_a_picture():
+    colours = colorize(LABEL_MAP)
+    assert np.array_equal(figures.pixels(LABEL_MAP), colours)
+    assert np.array_equal(figures.pixels(Image.fromarray(colours)), colours)
+    condition = torch.from_numpy(colours).permute(2, 0, 1).float() / 127.5 - 1
+    assert np.array_equal(figures.pixels(condition), colours)
+    assert figures.pixels(LABEL_MAP == 3).max() == 255 and figures.pixels(LABEL_MAP == 3).shape == (16, 16, 3)
+    assert figures.pixels(torch.rand(4, 4)).shape == (4, 4)
+    with pytest.raises(MogleError, match="expected one of those"):
+        figures.pixels(np.zeros((2, 4, 4)))
+
+
+def test_overlay_leaves_the_background_alone():
+    image = np.full((16, 16, 3), 100, np.uint8)
+    laid = figures.overlay(image, LABEL_MAP, 0.25)
+    assert (laid[LABEL_MAP == 0] == 100).all()
+    assert np.array_equal(laid[LABEL_MAP == 3][0], np.round(75 + 0.25 * PALETTE[3]))
+
+
+def test_grid_puts_pictures_and_titles_in_their_places():
+    maps = [[np.full((4, 8), float(r + c)) for c in range(3)] for r in range(2)]
+    maps[1][2] = None
+    figure = figures.image_grid(maps, rows=["a", "b"], columns=["x", "y", "z"], labels=LABEL_MAP)
+    axes = np.array(figure.axes[:6]).reshape(2, 3)
+    assert [ax.get_title() for ax in axes[0]] == ["x", "y", "z"] and axes[1, 0].get_ylabel() == "b"
+    assert axes[1, 1].images[0].get_array().max() == 2 and not axes[1, 2].images
+    assert {ax.images[0].get_clim() for row in axes for ax in row if ax.images} == {(0.0, 2.0)}, "one scale for all"
+    assert [t.get_text() for t in figure.legends[0].texts] == [f"{i} {name}" for i, name in enumerate(LABELS)]
+    assert opened(figure).width == 1800
+
+
+def test_long_titles_are_wrapped_not_cut_off():
+    sentence = "She has long wavy blond hair, a hat, and wears red lipstick."
+    figure = figures.image_grid([[LABEL_MAP] * 4], columns=[sentence] * 4, captions=[[sentence] * 4])
+    assert figure.axes[0].get_title().replace("\n", " ") == sentence
+    figure.draw_without_rendering()
+    box = figure.get_window_extent()
+    for ax in figure.axes:
+        for text in (ax.title, ax.xaxis.label):
+            inside = text.get_window_extent()
+            assert inside.x0 >= box.x0 and inside.x1 <= box.x1 and inside.y0 >= box.y0 and inside.y1 <= box.y1
+    titles = [ax.title.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in zip(titles, titles[1:], strict=False)), "titles do not overlap"
+
+
+def test_gate_maps_are_the_weights_of_each_expert():
+    weights = torch.rand(6, 20).softmax(-1)
+    figure = figures.gate_maps(weights, 2, 3)
+    drawn = [ax for ax in figure.axes if ax.images and ax.get_xlabel().strip()]
+    assert [ax.get_xlabel() for ax in drawn[:2]] == ["global", "0 background"] and len(drawn) == 20
+    assert np.allclose(drawn[14].images[0].get_array(), weights[:, 14].reshape(2, 3))
+    assert {ax.images[0].get_clim() for ax in drawn} == {(0.0, weights.max().item())}
+    with pytest.raises(MogleError, match="expected"):
+        figures.gate_maps(weights.T, 2, 3)
+
+
+def test_bars_and_lines_show_the_numbers_given():
+    weights = np.linspace(0, 1, 20)
+    figure = figures.expert_bars({"hair": weights, "skin": weights[::-1]})
+    bars = figure.axes[0].patches
+    assert [bar.get_height() for bar in bars] == list(weights)
+    assert np.allclose(bars[14].get_facecolor()[:3], PALETTE[13] / 255)
+    figure = figures.lines({"a": [1, 2], "b": [3, 4]}, x=[0.5, 1], xlabel="t", ylabel="bits")
+    first, second = figure.axes[0].lines
+    assert first.get_ydata().tolist() == [1, 2] and first.get_xdata().tolist() == [0.5, 1]
+    assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
+    assert len(set(figures.LINES)) == len(figures.LINES)
+
+
+def test_a_widget_renders_what_its_controls_say(monkeypatch):
+    calls, shown = [], []
+
+    def render(mask, seed):
+        calls.append((mask, seed))
+        return Image.fromarray(np.full((16, 16, 3), seed, np.uint8))
+
+    widget = widgets.explorer(render, mask={"a hat": 0, "long hair": 1}, seed=range(5))
+    menu, slider, picture = widget.children
+    before = picture.value
+    menu.value, slider.value = 1, 4
+    assert calls == [(0, 0), (1, 0), (1, 4)] and picture.value != before
+    monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append(data))
+    widgets.explore(render, alt="A gray square to play with.", mask=[0, 1], seed=range(5))
+    assert "application/vnd.jupyter.widget-view+json" in shown[0] and shown[0]["text/plain"].startswith("A gray square")
+    static = Image.open(io.BytesIO(base64.b64decode(shown[0]["image/png"])))
+    assert static.size == (384, 384), "the picture that stands in"
