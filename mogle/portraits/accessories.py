@@ -50,15 +50,15 @@ def draw_glasses(canvas: Canvas, head: Head, look: Look, ex: Extras, f_eye: floa
     cy = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** power
     if ex.lens == "pilot":
         cy = np.where(cy > 0, cy * 1.15, cy * 0.85)
-    base = 0.79
+    base = 0.78
 
     def at(x: Any, y: Any) -> Array:
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        return head.project(np.stack([x, y, base - 0.32 * x * x], 1))
+        return head.project(np.stack([x, y, base - 0.5 * x * x], 1))
 
     reach = f_eye + 0.02
     arm = np.array([(head.near * (reach + ex.lens_w), -0.02), (head.near * float(head.width(0.0)), -0.05)])
-    z = np.array([base - 0.32 * arm[0, 0] ** 2, 0.02])
+    z = np.array([base - 0.5 * arm[0, 0] ** 2, 0.02])
     temple = head.project(np.column_stack([arm, z]))
     canvas.fill(stroke(np.stack([temple[0], temple.mean(0), temple[1]]), 0.055 * unit, 0), color, EYE_G)
     rings = []
@@ -148,7 +148,7 @@ def draw_hat(canvas: Canvas, head: Head, look: Look, ex: Extras, face: Array) ->
             x = rx * np.sin(a) * (0.97 - 0.12 * forward)
             z = 0.82 * np.cos(a) + forward * np.clip(np.cos(a * 1.3), 0, 1) ** 0.5 - 0.05
             px, pz = x * math.cos(turn) + z * math.sin(turn), z * math.cos(turn) - x * math.sin(turn)
-            fall = (ex.visor_fall + head.nod) * (pz - 0.75) + drop + 0.16 * np.sin(a) ** 2 * forward
+            fall = (ex.visor_fall + head.nod) * np.maximum(pz - 0.75, -0.4) + drop + 0.16 * np.sin(a) ** 2 * forward
             return np.stack([cx + px, line - 0.03 + fall], 1)
 
         near, far = ring(0.0, 0.03), ring(ex.brim * 1.25, 0.05)

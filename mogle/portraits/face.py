@@ -99,7 +99,7 @@ def skin_field(canvas: Canvas, head: Head, look: Look, f: Features, grid: tuple[
 def draw_ear(canvas: Canvas, head: Head, look: Look, f: Features, side: int) -> Array:
     """One ear; returns the outline (it stays behind the face, so on the far side it may be hidden)."""
     turn = head.sin * -side  # > 0: this side faces the viewer
-    out = max(f.ear_out + 0.17 * turn, 0.03)
+    out = max(f.ear_out + 0.13 * turn, 0.03)
     mid = 0.16 + f.lopsided[side] * 2
     z = -0.04
     w = float(head.width(0.1))
@@ -333,7 +333,7 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
     """Folds and lines; none for the young (a smile alone lightly creases the cheeks)."""
     level = {"young": 0.0, "middle-aged": 0.5, "elderly": 1.0}[look.age]
     unit = head.unit
-    dark = look.skin * np.array([0.50, 0.38, 0.36], np.float32)
+    dark = look.skin * np.array([0.50, 0.38, 0.36], np.float32) * (0.6 if look.tone == "dark" else 1.0)
     pale = np.minimum(look.skin * 1.12 + 0.05, 1)
     u = look.rng.uniform(-1, 1, 24)
 
@@ -346,11 +346,11 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
     def ink() -> None:
         """All lines of one strength at once, each with a pale ridge below it."""
         for alpha, strokes in lines.items():
-            canvas.fill([p + below for p in strokes], pale, alpha=alpha * 0.45, clip=clip)
+            canvas.fill([p + below for p in strokes], pale, alpha=alpha * 0.55, clip=clip)
             canvas.fill(strokes, dark, alpha=alpha, clip=clip)
 
     if smile or level:
-        fold = 0.14 * smile + (0.0, 0.42, 0.72)[int(2 * level)]
+        fold = 0.14 * smile + (0.0, 0.56, 0.78)[int(2 * level)]
         for s in (-1, 1):
             line(
                 [
@@ -367,7 +367,7 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
     for s in (-1, 1):
         ex, ey = f.eye(s)
         bag = [(ex - s * 0.13, ey + 0.085), (ex, ey + 0.135), (ex + s * 0.14, ey + 0.09)]
-        line(bag, 0.03, 0.32 + 0.36 * (level == 1))
+        line(bag, 0.03, 0.44 + 0.28 * (level == 1))
         if level == 1:
             line([(ex - s * 0.10, ey + 0.15), (ex + s * 0.03, ey + 0.20), (ex + s * 0.15, ey + 0.145)], 0.024, 0.4)
             for k in (-1, 0, 1):
@@ -402,7 +402,7 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
                 (0.36, y + 0.015),
             ],
             0.028,
-            0.34 + 0.28 * (level == 1),
+            0.46 + 0.2 * (level == 1),
         )
     if level == 1:
         for s in (-1, 1):
@@ -414,24 +414,24 @@ def draw_age(canvas: Canvas, head: Head, look: Look, f: Features, clip: Array, s
 
 
 def draw_beard(
-    canvas: Canvas, head: Head, look: Look, f: Features, kind: str, clip: Array, grid: tuple[Array, Array], color: Array
+    canvas: Canvas, head: Head, look: Look, f: Features, kind: str, clip: Array, grid: tuple[Array, Array]
 ) -> None:
     """Mustache, or mustache with a full beard along the jaw."""
     x, y = grid
     wave = np.sin(46 * x + 5 * np.sin(5 * y) + 9 * y) * 0.10 + np.sin(27 * x - 12 * y) * 0.08
     light = 0.95 + wave + 0.22 * look.side * np.clip(x, -1, 1) * look.contrast
-    hair = np.clip(color * light[..., None], 0, 1).astype(np.float32)
+    hair = np.clip(look.beard * light[..., None], 0, 1).astype(np.float32)
     w, top = f.mouth_w, f.mouth_y - f.upper - 0.005
     ny = f.nose_y + 0.05
     stache = [
         (0, ny + 0.01),
         (-0.12, ny + 0.0),
         (-w * 0.9, top - 0.01 + 0.4 * f.curl),
-        (-w - 0.08, f.mouth_y + 0.03 + f.curl),
+        (-w - 0.10, f.mouth_y + 0.055 + f.curl),
         (-w * 0.75, top + 0.03 + 0.3 * f.curl),
         (0, top + 0.02),
         (w * 0.75, top + 0.03 + 0.3 * f.curl),
-        (w + 0.08, f.mouth_y + 0.03 + f.curl),
+        (w + 0.10, f.mouth_y + 0.055 + f.curl),
         (w * 0.9, top - 0.01 + 0.4 * f.curl),
         (0.12, ny),
     ]
@@ -464,7 +464,7 @@ def draw_beard(
         flat += np.stack([out, beyond], 1)
         cover = np.maximum(cover, canvas.mask(head.plane(flat)))
     cover = canvas.blur(cover, 0.012 * head.unit / 0.36) * clip
-    canvas.lay(canvas.whole, cover, hair, None, 0.9)
+    canvas.lay(canvas.whole, cover, hair, None, 0.96)
 
 
 def draw_face(
@@ -488,8 +488,7 @@ def draw_face(
         canvas.glow(px, py, 0.24 * unit, 0.19 * unit, rgb(*warm), 0.62 if rosy else 0.06, cover, head.roll)
     draw_nose(canvas, head, look, f)
     if a["facial_hair"] in ("mustache", "beard"):
-        color = np.clip(look.brow * np.float32(1.15), 0, 1)
-        draw_beard(canvas, head, look, f, str(a["facial_hair"]), cover, grid, color)
+        draw_beard(canvas, head, look, f, str(a["facial_hair"]), cover, grid)
     draw_age(canvas, head, look, f, cover, a["smiling"] == "yes")
     draw_mouth(canvas, head, look, f)
     draw_eyes(canvas, head, look, f, a, cover)

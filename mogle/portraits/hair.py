@@ -79,6 +79,10 @@ class Hair:
         c, s = np.sign(c) * np.abs(c) ** self.square, np.sign(s) * np.abs(s) ** self.square
         x = h.skull_x + (h.skull_rx + side + grow) * c
         y = h.skull_y + (h.skull_ry + self.top_vol + grow + self.lopside * np.cos(2 * t + self.phase[5])) * s
+        # Hair never lies inside the far contour of a turned face
+        margin, low = 0.02 + 0.35 * self.side_vol, y > -0.92
+        x = np.where(low & (c > 0), np.maximum(x, h.edge(1, y) + margin), x)
+        x = np.where(low & (c < 0), np.minimum(x, h.edge(-1, y) - margin), x)
         return np.stack([x, y], 1)
 
     def _hairline(self, n: int = 11) -> Array:
@@ -255,8 +259,11 @@ class Hair:
         y[1:-1:2] -= u(0.0, 0.10) * rng.uniform(0.3, 1, 7)  # gaps between locks
         low = np.stack([x * w, y], 1)
         top = np.stack([np.linspace(0.93, -0.93, 7) * w, np.full(7, self.line - 0.30)], 1)
-        pts = np.concatenate([spline(low, 2, closed=False), top])
-        self.front.append(h.on_face(pts, 0.03))
+        side = np.array([(w, -0.42), (w, -0.58), (0.96 * w, -0.74)])  # along the temple, so that no gap opens there
+        pts = np.concatenate([spline(low, 2, closed=False), side, top, side[::-1] * (-1, 1)])
+        flat = h.unplane(h.on_face(pts, 0.03))
+        flat[:, 0] += 0.035 * np.sign(pts[:, 0]) * (np.abs(pts[:, 0]) > 0.85 * w)
+        self.front.append(h.plane(flat))
 
 
 def hair_field(canvas: Canvas, head: Head, look: Look, hair: Hair, grid: tuple[Array, Array]) -> Array:

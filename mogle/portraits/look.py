@@ -69,6 +69,13 @@ class Look:
         if self.tone == "dark":
             brow_rgb = brow_rgb * 0.6
         self.brow = brow_rgb
+        # A beard must stand out from the skin: darker than it, or on dark and tan skin as light as fair or gray hair
+        light_hair = a["hair_color"] in ("blond", "gray")
+        self.beard = {
+            "fair": brow_rgb * 0.95,
+            "tan": self.hair * 0.98 if light_hair else brow_rgb * 0.72,
+            "dark": self.hair * 0.85 if a["hair_color"] in ("blond", "gray", "red") else brow_rgb * 0.5,
+        }[self.tone].astype(np.float32)
         natural = {"fair": (212, 138, 128), "tan": (166, 98, 80), "dark": (104, 56, 50)}[self.tone]
         self.lip = vary(rng, natural, 5)
         self.lipstick = a["lipstick"] == "yes"

@@ -24,7 +24,7 @@ class Body:
         chin = head.outline[:, 1].max()
         self.x = float(pivot[0] + u(-0.06, 0.06) * head.unit)
         self.pivot = float(pivot[0])
-        self.y = float(chin + u(0.02, 0.4) * head.unit)  # where the neck meets the shoulders
+        self.y = float(chin + (0.02 + 0.36 * u() ** 2) * head.unit)  # where the neck meets the shoulders
         self.y = min(self.y, 0.93)
         self.chin = float(chin)
         self.neck = (u(0.37, 0.43) if woman else u(0.45, 0.54)) * head.half / 0.67
