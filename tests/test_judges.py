@@ -54,13 +54,13 @@ def test_augmentation_keeps_range_and_leaves_some_samples_in_place() -> None:
 
 def test_training_teaches_both_and_the_files_keep_it(tmp_path) -> None:
     torch.set_num_threads(1)
-    images, masks, attributes = squares(200)
-    facts = train_judges(images, masks, attributes, out=tmp_path, steps=30, batch=10, heldout=40, seed=1)
+    images, masks, attributes = squares(120)
+    facts = train_judges(images, masks, attributes, out=tmp_path, steps=25, batch=8, heldout=40, seed=1)
     config = json.loads((tmp_path / "config.json").read_text())
     measured = config["heldout"]
-    assert measured == facts["heldout"] and config["training"]["samples"] == 160
+    assert measured == facts["heldout"] and config["training"]["samples"] == 80
     assert measured["balanced_accuracy"]["hat_color"] > 0.9 and measured["pixel_accuracy"] > 0.9
-    again = measure_judges(load_judges(tmp_path), images[160:], masks[160:], attributes[160:])
+    again = measure_judges(load_judges(tmp_path), images[80:], masks[80:], attributes[80:])
     assert again == measured
     assert sum(f.stat().st_size for f in tmp_path.iterdir()) < 2.5e6
 

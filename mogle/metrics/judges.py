@@ -220,5 +220,5 @@ def load_judges(folder: str | Path, device: torch.device | str = "cpu") -> Judge
         except Exception as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise MogleError(f"{folder / name}.safetensors does not fit this version's judge: {first}") from error
-        network.to(device).eval().requires_grad_(False)
+        network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     return judges

@@ -99,9 +99,8 @@ def _fit(
     ``loss(network, index)`` gets sample numbers (B,). Steps decide the schedule; ``minutes`` is a limit that shortens
     it when the machine is slower than planned (the result then depends on its speed).
     """
-    network.to(device).train()
+    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         torch.backends.cudnn.benchmark = True
     decay = 1 - min(0.1, 8 / steps)
     average = torch.optim.swa_utils.AveragedModel(
@@ -164,9 +163,7 @@ def train_parser(
             image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
             target = masks[index][:, None].float()
             target = F.grid_sample(target, grid, "nearest", padding_mode="border", align_corners=False)
-            image = disturb(image, 1.0, rng)
-            if device.type == "cuda":
-                image = image.contiguous(memory_format=torch.channels_last)
+            image = disturb(image, 1.0, rng).contiguous(memory_format=torch.channels_last)
         return parser_loss(network(image), target[:, 0].long(), weight)
 
     network = FaceParser()
@@ -214,9 +211,7 @@ def train_reader(
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             grid = warp_grid(len(index), size, 0.3, rng, device)
             image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
-            image = disturb(image, 0.4, rng)
-            if device.type == "cuda":
-                image = image.contiguous(memory_format=torch.channels_last)
+            image = disturb(image, 0.4, rng).contiguous(memory_format=torch.channels_last)
         total = torch.zeros((), device=device)
         for name, logits in network(image).items():
             target = targets[name][index]
