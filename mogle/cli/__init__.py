@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from mogle.cli import data, evaluate, generate
+from mogle.course import command as notebooks
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
 
@@ -64,7 +65,7 @@ def _start() -> None:
 generate.register(app)
 evaluate.register(app)
 data.register(app)
-evaluate.register(app)
+notebooks.register(app)
 training.register(app)
 
 
