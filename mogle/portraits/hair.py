@@ -73,7 +73,7 @@ class Hair:
     def outer(self, t: Array) -> Array:
         """Outer silhouette at angle t (0 right, -pi/2 up) in the picture plane of the head."""
         h = self.head
-        side = self.side_vol + self.lopside * np.cos(t)
+        side = np.maximum(self.side_vol + self.lopside * np.cos(t), 0.03)
         grow = self._bumps(t)
         c, s = np.cos(t), np.sin(t)
         c, s = np.sign(c) * np.abs(c) ** self.square, np.sign(s) * np.abs(s) ** self.square
@@ -165,7 +165,7 @@ class Hair:
 
     def _edge_out(self, s: int, y: Array, flare: float) -> Array:
         h = self.head
-        base = h.skull_x + s * (h.skull_rx + self.side_vol + s * self.lopside)
+        base = h.skull_x + s * (h.skull_rx + max(self.side_vol + s * self.lopside, 0.03))
         wave = 0.025 * np.sin(3.1 * y + self.phase[6 + (s > 0)])
         if self.wavy:
             wave = wave + 0.055 * np.sin(7.0 * self.bump[1] * y + self.phase[8 + (s > 0)])
@@ -219,6 +219,9 @@ class Hair:
     def _long(self) -> None:
         """Long hair: a mass behind the head, and a curtain on each side, in front of or behind the shoulder."""
         h, u, rng = self.head, self.rng.uniform, self.rng
+        sweep_side = -int(np.sign(self.part)) or 1
+        if rng.random() < 0.25:  # all the volume on one side
+            self.lopside = sweep_side * u(0.1, 0.3)
         flare = u(-0.06, 0.16) + (0.05 if self.wavy else 0)
         ends = {s: u(1.22, 1.5) if rng.random() < 0.4 else u(1.5, 2.3) for s in (-1, 1)}
         y = np.linspace(-0.3, 1, 7)
@@ -231,7 +234,6 @@ class Hair:
         back = np.concatenate([arc, sides[1], bottom, sides[0][::-1]])
         self.back.append(h.plane(self._fall(spline(back, 3))))
         style = rng.random()
-        sweep_side = -int(np.sign(self.part)) or 1
         for s in (-1, 1):
             sweep = 0.0
             cover = u(-0.03, 0.13)
