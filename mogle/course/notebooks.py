@@ -172,7 +172,8 @@ def _frame(notebook: Node) -> Iterator[str]:
 
 
 def _lengths(notebook: Node) -> Iterator[str]:
-    counts = {i: sum(bool(line.strip()) for line in cell.source.splitlines()) for i, cell in _code(notebook)}
+    cells = [(i, cell) for i, cell in _code(notebook) if "setup" not in _tags(cell)]
+    counts = {i: sum(bool(line.strip()) for line in cell.source.splitlines()) for i, cell in cells}
     if not counts:
         return
     if (median := statistics.median(counts.values())) > MEDIAN_LINES:
