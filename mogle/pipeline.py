@@ -259,8 +259,10 @@ class FaceMoGLEPipeline(FluxPipeline):
             pooled_prompt_embeds = None if pooled_prompt_embeds is None else pooled_prompt_embeds.expand(count, -1)
         present = [condition_tokens is not None or m is not None for m in masks]
         present = present if len(present) == count else present * count
-        for i in range(count):
-            if prompt_embeds is None and texts[i] is None and not present[i]:
+        for i in range(count if prompt_embeds is None else 0):
+            if not isinstance(texts[i], (str, type(None))):
+                raise MogleError(f"prompt {i}: found a {type(texts[i]).__name__}, expected text or None")
+            if texts[i] is None and not present[i]:
                 raise MogleError(f"sample {i}: found neither prompt nor mask, expected at least one of them")
 
         streams: dict[str, Any] = {"condition": None, "attention": attention, "lora_on": lora_on, "cache": None}
@@ -270,13 +272,19 @@ class FaceMoGLEPipeline(FluxPipeline):
                 raise MogleError("found a mask but no adapter, expected load_mogle(folder) first")
             if condition_tokens is None:
                 condition_tokens = self.encode_conditions(masks, height, width, palette)
+            expected = height * width // (2 * self.vae_scale_factor) ** 2
+            if condition_tokens.shape[2] != expected:
+                found = f"found {condition_tokens.shape[2]} condition tokens"
+                raise MogleError(f"{found}, expected {expected} for a picture of {height} x {width}")
             if len(condition_tokens) != count:
                 condition_tokens = condition_tokens.expand(count, -1, -1, -1)
             tokens = condition_tokens.repeat_interleave(num_images_per_prompt, dim=0).to(self._execution_device)
             streams["condition"] = _Fusion(self.mogle, tokens, GATE_TIMES[gate_time])
             streams["cache"] = RunCache(static=self.mogle.static)
             if not all(present):
-                streams["condition_mask"] = torch.tensor(present).repeat_interleave(num_images_per_prompt)
+                streams["condition_mask"] = torch.tensor(present, device=tokens.device).repeat_interleave(
+                    num_images_per_prompt
+                )
         return super().__call__(
             prompt=None if prompt_embeds is not None else [text or "" for text in texts],
             prompt_embeds=prompt_embeds,

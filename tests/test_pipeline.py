@@ -307,6 +307,8 @@ def test_unsafe_damaged_and_foreign_files(pipe, tmp_path, capsys):
         ({"mask": GOLDEN / "none.png"}, "none.png: no such file"),
         ({"mask": [None]}, "found neither prompt nor mask"),
         ({"prompt": "a face"}, "no text encoders"),
+        ({"prompt": 7}, "prompt 0: found a int, expected text"),
+        ({"mask": None, "condition_tokens": torch.zeros(1, 20, 9, 64)}, "found 9 condition tokens, expected 64"),
     ],
 )
 def test_mistakes(pipe, text, options, message):
