@@ -15,7 +15,7 @@ import numpy as np
 
 from mogle.portraits.attributes import ATTRIBUTES
 
-MAX_TOKENS = 68  # words and marks, so that CLIP's 77 places hold a caption with its two end marks
+MAX_WORDS, MAX_TOKENS = 47, 57  # words; words and marks. The tiny text encoders' short sequences hold such a caption
 Facts = Mapping[str, str | None]
 
 # name -> value -> wordings, "place: text". {She}, {Her}, {him} follow the gender, {v} is the value.
@@ -291,7 +291,7 @@ def _within_limit(attributes: Facts, names: list[str], rng: np.random.Generator,
     names = list(names)
     while True:
         text = describe(attributes, names, rng, fillers=fillers)
-        if len(_tokens(text)) <= MAX_TOKENS:
+        if len(text.split()) <= MAX_WORDS and len(_tokens(text)) <= MAX_TOKENS:
             return text
         # The mask shows the visible ones anyway, so they give way first.
         spare = [n for n in names if ATTRIBUTES[n].in_mask and n != "gender"] or names[1:]

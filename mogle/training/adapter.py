@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.training.base import encode_images, sample_times
@@ -91,8 +92,8 @@ def encode_portraits(
 ) -> AdapterData:
     """Runs VAE and text encoders over (N, H, W, 3) pictures, (N, H, W) label maps and K captions for each."""
     import torch
-
     from diffusers import FluxPipeline
+
     from mogle.training.vae import colour_masks
 
     device = pipe.transformer.device
@@ -231,3 +232,48 @@ def train_adapter(
         "minutes_taken": round((time.monotonic() - start) / 60, 2),
         **progress.last,
     }
+
+
+def fine_tune(
+    out: str | Path,
+    config: AdapterConfig,
+    *,
+    data: str | Path | None = None,
+    count: int = 200,
+    base: str | Path | None = None,
+    start: str | Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Trains an adapter on `count` samples of a data set (or on painted portraits) and writes it to `out`.
+
+    `start` goes on from an adapter instead of a new one. Returns what `train_adapter` returns.
+
+    Raises:
+        MogleError: the base, the adapter or the data set is not what it should be.
+    """
+    import numpy as np
+
+    from mogle.checkpoints import adapter_folder, base_folder, load_pipeline
+    from mogle.datasets import FaceDataset
+    from mogle.portraits import paint_many
+
+    folder = base_folder(base)
+    pipe = load_pipeline(folder, None if start is None else adapter_folder(start), device)
+    size = pipe.vae.config.sample_size
+    if data is None:
+        images, masks, _, captions = paint_many(range(count), size=size)
+    else:
+        samples = FaceDataset(data, split="train", size=size)
+        items = [samples[i] for i in range(min(count, len(samples)))]
+        images, masks = (
+            np.stack([np.asarray(item.image) for item in items]),
+            np.stack([item.label_map for item in items]),
+        )
+        captions = [item.captions or [""] for item in items]
+        each = min(len(group) for group in captions)
+        captions = [group[:each] for group in captions]
+    if start is None:
+        new_adapter(pipe, config)
+    facts = train_adapter(pipe, encode_portraits(pipe, images, masks, captions), config)
+    pipe.save_mogle(out)
+    return facts

@@ -41,7 +41,6 @@ class Corpus:
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, batch: int = 256) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, H/16 * W/16, 64) packed, scaled latents (the mode), bfloat16."""
     import torch
-
     from diffusers import FluxPipeline
 
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
@@ -142,23 +141,22 @@ def pretrain_base(
 ) -> dict[str, Any]:
     """Fits transformer and text encoders together, in place, to the velocity eps - z0 at z_t = (1-t) z0 + t eps.
 
-    The guidance input stays at 1 (the plain conditional velocity). Weights end as their moving average.
+    The guidance input is drawn from [1, 5] and means nothing yet: `distill_guidance` gives it its meaning. Weights end
+    as their moving average.
     """
     import torch
 
+    from mogle.training.muon import Muon
     from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
     models = torch.nn.ModuleList([transformer, clip, t5]).to(device).train()
-    optimizer = torch.optim.AdamW(
-        models.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
-    )
+    optimizer = Muon(models.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = cosine_schedule(optimizer, steps, warmup=min(500, steps // 10))
     average = averaged(models, 0.9995 if steps > 4000 else 0.995)
     generator = torch.Generator(device).manual_seed(seed)
     flow = eager_or_compiled(forward_streams, compile_model)
     progress = Progress("base", steps)
-    ones = torch.ones(batch, device=device)
     text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
     for step in range(steps):
         rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
@@ -166,11 +164,12 @@ def pretrain_base(
         noise = torch.randn(target.shape, generator=generator, device=device)
         t = sample_times(batch, generator, device)
         noisy = torch.lerp(target, noise, t[:, None, None])
+        guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 2 == 1
         stream = _second_stream(corpus, rows, generator) if with_stream else None
         with mixed_precision(device):
             states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
-            velocity = flow(transformer, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids)
+            velocity = flow(transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
         loss = torch.nn.functional.mse_loss(velocity.float(), noise - target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -205,12 +204,13 @@ def distill_guidance(
     """
     import torch
 
+    from mogle.training.muon import Muon
     from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
     teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
     transformer.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(transformer.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = Muon(transformer.parameters(), lr=learning_rate)
     schedule = cosine_schedule(optimizer, steps, warmup=min(100, steps // 10))
     average = averaged(transformer, 0.998)
     generator = torch.Generator(device).manual_seed(seed)

@@ -30,7 +30,7 @@ def load_settings(path: str | Path | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise MogleError(f"{path}: no such settings file; expected YAML with the sections of tiny-flux.yaml")
     settings = yaml.safe_load(path.read_text())
-    packaged = {"portraits", "text", "vae", "base", "distill", "adapter"}
+    packaged = {"portraits", "text", "vae", "judges", "base", "distill", "adapter"}
     if not isinstance(settings, dict) or not packaged <= settings.keys():
         raise MogleError(f"{path}: found {type(settings).__name__} without all of {sorted(packaged)}")
     return settings
@@ -125,9 +125,9 @@ def text(shop: Workshop) -> dict[str, Any]:
 
 def vae(shop: Workshop) -> dict[str, Any]:
     """Trains the VAE and stores it in half precision."""
-    from mogle.training.vae import build_vae, train_vae
-
     import torch
+
+    from mogle.training.vae import build_vae, train_vae
 
     want = shop.settings["vae"]
     torch.manual_seed(want["train"]["seed"])
@@ -142,7 +142,9 @@ def judges(shop: Workshop) -> dict[str, Any]:
     from mogle.training.judges import train_judges
 
     images, masks, attributes, _ = shop.portraits()
-    return train_judges(images, masks, attributes, out=shop.out / "judges", device=shop.device)
+    return train_judges(
+        images, masks, attributes, out=shop.out / "judges", device=shop.device, **shop.settings["judges"]
+    )
 
 
 def _tokenizers(shop: Workshop) -> tuple[Any, Any]:
@@ -213,12 +215,11 @@ def base(shop: Workshop) -> dict[str, Any]:
 
 def distill(shop: Workshop) -> dict[str, Any]:
     """Distils guidance into the transformer and writes the whole base as a FluxPipeline directory."""
+    import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
 
     from mogle.training.base import distill_guidance
-
-    import torch
 
     want, folder = shop.settings["distill"], shop.base_dir
     transformer = FluxTransformer2DModel.from_pretrained(shop.out / "undistilled").float().to(shop.device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -45,7 +44,7 @@ def train_clip_tokenizer(captions: Iterable[str], vocab_size: int, max_length: i
 
 
 def train_t5_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> T5Tokenizer:
-    """Unigram pieces as T5's, with the captions' own words whole, so that a sentence stays short.
+    """Unigram pieces as T5's, with the captions' own words whole, each with the mark behind it: a short sequence.
 
     Words come first (score: log of their share), then trained pieces of words, then single characters: an unseen word
     falls apart into pieces or letters and is never lost.
@@ -62,7 +61,7 @@ def train_t5_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int
     backend.train_from_iterator(captions, trainer)
     trained = [(piece, float(score)) for piece, score in json.loads(backend.to_str())["model"]["vocab"]]
 
-    words = Counter(word for caption in captions for word in re.findall(r"[\w'-]+", caption))
+    words = Counter(word for caption in captions for word in caption.split())
     total = sum(words.values())
     pieces = [(name, 0.0) for name in special]
     pieces += [("▁" + word, math.log(count / total)) for word, count in words.most_common(vocab_size // 2)]

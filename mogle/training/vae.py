@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def build_vae(channels: tuple[int, ...], sample_size: int) -> AutoencoderKL:
     """An untrained `AutoencoderKL` of FLUX's shape; one level for each entry of `channels`, four levels make 8x."""
     from diffusers import AutoencoderKL
+    from diffusers.models.resnet import ResnetBlock2D
 
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -28,12 +29,17 @@ def build_vae(channels: tuple[int, ...], sample_size: int) -> AutoencoderKL:
         block_out_channels=channels,
         layers_per_block=1,
         latent_channels=16,
-        norm_num_groups=16,
+        norm_num_groups=2,
         sample_size=sample_size,
         use_quant_conv=False,
         use_post_quant_conv=False,
         mid_block_add_attention=True,
     )
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):  # every residual branch starts at zero: the first steps are nearly linear
+            for parameter in module.conv2.parameters():
+                parameter.data.zero_()
+    return vae
 
 
 def colour_masks(masks: torch.Tensor) -> torch.Tensor:
@@ -44,12 +50,18 @@ def colour_masks(masks: torch.Tensor) -> torch.Tensor:
     return palette[masks.long()].permute(0, 3, 1, 2)
 
 
-def _mixed_batch(images: torch.Tensor, masks: torch.Tensor, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Of `batch` pictures in [-1, 1] a quarter are masks (half coloured, half one present class in white on black)."""
+def _mixed_batch(
+    images: torch.Tensor, masks: torch.Tensor, batch: int, crop: int, generator: torch.Generator
+) -> torch.Tensor:
+    """(batch, 3, crop, crop) in [-1, 1]; a quarter are masks (half coloured, half one class in white on black)."""
     import torch
 
     device = images.device
     rows = torch.randint(len(images), (batch,), generator=generator, device=device)
+    top, left = torch.randint(images.shape[1] - crop + 1, (2, batch), generator=generator, device=device)
+    span = torch.arange(crop, device=device)
+    index = rows[:, None, None], (top[:, None] + span)[:, :, None], (left[:, None] + span)[:, None, :]
+    images, masks, rows = images[index], masks[index], torch.arange(batch, device=device)
     eighth = batch // 8
     faces = images[rows[2 * eighth :]].permute(0, 3, 1, 2).float() / 127.5 - 1
     coloured = colour_masks(masks[rows[:eighth]])
@@ -71,6 +83,8 @@ def train_vae(
     batch: int,
     learning_rate: float,
     kl_weight: float,
+    crop: int,
+    full_from: float,
     seed: int,
     compile_model: bool = False,
 ) -> dict[str, Any]:
@@ -78,15 +92,19 @@ def train_vae(
 
     images (N, H, W, 3) and masks (N, H, W) uint8, on the device that trains. The loss is the squared error plus the
     error of the picture's gradients (which keeps edges crisp) plus a small KL term: it puts a little noise on the
-    latents, so that the decoder forgives the small errors of a generated latent. Returns the last losses.
+    latents, so that the decoder forgives the small errors of a generated latent. The first steps see crops of `crop`
+    pixels (as much work a picture as a quarter of it); from `full_from` of the way on `batch * (crop / H)^2` whole
+    pictures. Returns the last losses.
     """
     import torch
     import torch.nn.functional as F
 
+    from mogle.training.muon import Muon
+
     device = images.device
     vae.to(device).train()
     generator = torch.Generator(device).manual_seed(seed)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = Muon(vae.parameters(), lr=learning_rate)
     schedule = cosine_schedule(optimizer, steps, warmup=min(200, steps // 10))
     average = averaged(vae, 0.999)
 
@@ -103,10 +121,11 @@ def train_vae(
 
     step_losses = eager_or_compiled(losses, compile_model)
     progress = Progress("vae", steps)
-    size = images.shape[1] // 8
     for step in range(steps):
-        x = _mixed_batch(images, masks, batch, generator)
-        noise = torch.randn((batch, 16, size, size), generator=generator, device=device)
+        whole = step >= full_from * steps
+        size = images.shape[1] if whole else crop
+        x = _mixed_batch(images, masks, max(8, batch * crop**2 // size**2) if whole else batch, size, generator)
+        noise = torch.randn((len(x), 16, size // 8, size // 8), generator=generator, device=device)
         error, edges, kl = step_losses(x, noise)
         loss = error + 0.1 * edges + kl_weight * kl
         optimizer.zero_grad(set_to_none=True)
@@ -118,7 +137,7 @@ def train_vae(
         progress(step, error=error, edges=edges, kl=kl)
     vae.load_state_dict(average.module.state_dict())
     vae.eval()
-    measure_scaling(vae, images[:2048])
+    measure_scaling(vae, images[:256])
     return progress.last
 
 
