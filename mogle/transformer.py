@@ -55,10 +55,20 @@ def add_lora(
     transformer.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights=init, target_modules=LORA_TARGETS)
     transformer.add_adapter(config, adapter_name=NAME)
+    train_lora(transformer, lora_on)
+
+
+def train_lora(transformer: Any, lora_on: str = "condition") -> list[torch.nn.Parameter]:
+    """Ask for gradients of the LoRA layers that can have one, and of nothing else -> those parameters."""
+    transformer.requires_grad_(False)
+    idle: set[torch.nn.Parameter] = set()
     if lora_on == "condition" and len(transformer.single_transformer_blocks):
         last = transformer.single_transformer_blocks[-1]
-        for layer in (last.attn.to_q, last.proj_mlp, last.proj_out):
-            layer.requires_grad_(False)
+        idle = {p for layer in (last.attn.to_q, last.proj_mlp, last.proj_out) for p in layer.parameters()}
+    wanted = [p for name, p in transformer.named_parameters() if "lora_" in name and p not in idle]
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    return wanted
 
 
 class RunCache:

@@ -1,8 +1,8 @@
-"""Fine-tunes MoGLE and LoRA on a frozen base: the method's own training (paper section 3.4).
+"""Fine-tunes MoGLE and LoRA on a frozen base: the method's own training.
 
-Rectified flow: z_t = (1-t) z0 + t eps with t = sigmoid(N(0, 1)); the model sees z_t, the mask's conditions and a caption,
-and is asked for eps - z0. Everything that the frozen parts compute (latents, condition tokens, caption embeddings) is
-encoded once before the first step.
+Rectified flow: z_t = (1-t) z0 + t eps with t = sigmoid(N(0, 1)); the model sees z_t, the mask's conditions and a
+caption, and is asked for eps - z0. Everything that the frozen parts compute (latents, condition tokens, caption
+embeddings) is encoded once before the first step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mogle.errors import MogleError
 from mogle.training.base import encode_images, sample_times
 from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
 
@@ -163,18 +164,18 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Trains `pipe.mogle` and the transformer's LoRA layers in place; both must be there already (see `new_adapter`).
 
-    Local conditions are dropped to black and captions to "" with the configured probabilities (reference: 0.1 each); the
-    global condition is never dropped. Returns the settings, the steps done, the minutes and the last mean loss.
+    Local conditions are dropped to black and captions to "" with the configured probabilities (reference: 0.1 each);
+    the global condition is never dropped. Returns the settings, the steps done, the minutes and the last mean loss.
     """
     import torch
 
-    from mogle.transformer import forward_streams
+    from mogle.transformer import forward_streams, train_lora
 
     device = data.tokens.device
     transformer, mogle = pipe.transformer, pipe.mogle
-    lora = [p for name, p in transformer.named_parameters() if "lora_" in name]
-    for parameter in lora:
-        parameter.requires_grad_(True)
+    if mogle is None:
+        raise MogleError("the pipeline has no MoGLE; call new_adapter or load_mogle before training")
+    lora = train_lora(transformer)
     mogle.float().train().requires_grad_(True)
     trained = torch.nn.ModuleDict({"mogle": mogle})
     trained.register_module("lora", torch.nn.ParameterList(lora))
@@ -224,8 +225,7 @@ def train_adapter(
     if average is not None:
         trained.load_state_dict(average.module.state_dict())
     mogle.eval().requires_grad_(False)
-    for parameter in lora:
-        parameter.requires_grad_(False)
+    transformer.requires_grad_(False)
     return {
         **asdict(config),
         "steps_done": step + 1,

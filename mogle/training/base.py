@@ -2,8 +2,8 @@
 
 A frozen backbone can only be steered by a second stream of tokens if it knows how to read one. FLUX.1-dev does by its
 size; a small model has to be taught. From `stream_from` on, half of the batches carry a second stream at the same
-positions: tokens of the same picture, clean or noised, in its own or in shuffled colours or as edges, part of them set to
-zero. No mask and no label ever appears here: reading masks is what Face-MoGLE's adapter learns later.
+positions: tokens of the same picture, clean or noised, in its own or in shuffled colours or as edges, part of them set
+to zero. No mask and no label ever appears here: reading masks is what Face-MoGLE's adapter learns later.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def encode_images(vae: AutoencoderKL, images: torch.Tensor, batch: int = 256) ->
 
 
 def shuffled_colours(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each picture (N, H, W, 3) uint8 in colours of its own: random rotation of colour space, sign flips and contrast."""
+    """Each picture (N, H, W, 3) uint8 in colours of its own: colour space is turned at random, contrast too."""
     import torch
 
     count, device = len(images), images.device
@@ -85,7 +85,7 @@ def edge_pictures(images: torch.Tensor) -> torch.Tensor:
 
 
 def _second_stream(corpus: Corpus, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, S, 64): a random view for each sample, noised at a random level, with random tokens or whole regions at zero."""
+    """(B, S, 64): a random view for each sample, noised at a random level, random tokens at zero."""
     import torch
 
     device, count, tokens = rows.device, len(rows), corpus.tokens.shape[1]

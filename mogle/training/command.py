@@ -58,7 +58,7 @@ def pretrain(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
 ) -> None:
-    """Train the tiny FLUX, the judges and the adapter from painted portraits (hours on a CPU, half an hour on an H100)."""
+    """Train the tiny FLUX, the judges and the adapter from painted portraits; hours on two CPU cores."""
     from mogle.training import pretrain as stage_module
 
     chosen = tuple(stages.split(",")) if stages else stage_module.STAGES

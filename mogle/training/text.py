@@ -1,8 +1,8 @@
 """Text side of the tiny FLUX: a CLIP-class and a T5-class encoder with small tokenizers of their own.
 
-FLUX reads a prompt twice (paper section 3.1): CLIP's pooled vector joins the timestep in the modulation of every block,
-T5's sequence of vectors becomes the text tokens of the joint attention. The tiny track keeps both roles and both classes;
-only vocabulary, width and depth are small. The encoders are trained together with the transformer, then frozen.
+FLUX reads a prompt twice: CLIP's pooled vector joins the timestep in the modulation of every block, T5's sequence of
+vectors becomes the text tokens of the joint attention. The tiny track keeps both roles and both classes; only
+vocabulary, width and depth are small. The encoders are trained together with the transformer, then frozen.
 """
 
 from __future__ import annotations

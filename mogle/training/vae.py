@@ -1,7 +1,7 @@
 """Trains the tiny FLUX's VAE: 8x smaller in each direction, 16 channels, as FLUX.1's.
 
 Face-MoGLE sends three kinds of picture through one encoder: portraits, palette-coloured masks and black-and-white local
-masks (paper section 3.2). FLUX.1's VAE has seen everything; ours must be shown all three.
+masks. FLUX.1's VAE has seen everything; ours must be shown all three.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def train_vae(
 
 
 def measure_scaling(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Writes the mean and inverse deviation of the portraits' latents into the VAE's configuration (as SD3 and FLUX)."""
+    """Writes the mean and inverse deviation of the portraits' latents into the VAE's configuration."""
     import torch
 
     with torch.no_grad():
