@@ -24,10 +24,17 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 
 
 
 def averaged(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """An exponential moving average of the model's weights, updated by `.update_parameters(model)`."""
+    """A moving average of the model's weights, updated by `.update_parameters(model)`.
+
+    The decay grows to its value as (1 + n) / (10 + n): at a fixed one a short run would end near its first weights.
+    """
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, currents, count)
+
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
