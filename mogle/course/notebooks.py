@@ -126,6 +126,7 @@ def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:
         timeout=timeout,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a word about transport on the user's stderr
         resources={"metadata": {"path": str(folder)}},
     )
     try:
