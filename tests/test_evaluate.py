@@ -31,6 +31,9 @@ class Painter:
         self.mogle = SimpleNamespace(gate="dynamic")
         self.calls: list[dict] = []
 
+    def set_progress_bar_config(self, **options) -> None:
+        pass
+
     def __call__(self, *, height: int, width: int, generator: list, **inputs) -> SimpleNamespace:
         self.calls.append({"gate": self.mogle.gate, **inputs})
         noise = [np.random.default_rng(g.initial_seed()).integers(0, 256, (height, width, 3)) for g in generator]

@@ -148,6 +148,7 @@ def sample(
         if (folder / f"{name}.png").exists():
             made[i] = _reuse(folder / f"{name}.png", recipe, origin)
     todo = [i for i in range(len(recipes)) if i not in made]
+    pipe.set_progress_bar_config(disable=True)  # one bar for all, not one for each batch
     with tqdm(total=len(recipes), initial=len(made), desc=title or folder.name, unit="picture") as bar:
         for start in range(0, len(todo), settings.batch):
             chunk = todo[start : start + settings.batch]

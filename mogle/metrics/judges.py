@@ -66,7 +66,7 @@ class FaceParser(nn.Module):
     Sides that are not a multiple of 16 are padded by repeating the border, and cut again.
     """
 
-    WIDTHS = (40, 56, 72, 80)
+    WIDTHS = (32, 56, 80, 88)
     STEM = 16
 
     def __init__(self, classes: int = CLASSES) -> None:
@@ -80,8 +80,8 @@ class FaceParser(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(w[i + 1], w[i], 1) for i in range(3)])
         self.decode = nn.ModuleList([_conv(w[i], w[i]) for i in range(3)])
         self.unfold = nn.Conv2d(w[0], 4 * stem, 1)
-        self.refine = _conv(2 * stem, 2 * stem)
-        self.head = nn.Conv2d(2 * stem, classes, 1)
+        self.refine = _conv(stem, stem)
+        self.head = nn.Conv2d(stem, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -100,8 +100,8 @@ class FaceParser(nn.Module):
         for level in (2, 1, 0):
             x = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = self.decode[level](x + skips[level])
-        x = torch.cat([F.pixel_shuffle(self.unfold(x), 2), stem], 1)
-        return self.head(self.refine(x))[..., :height, :width]
+        x = F.pixel_shuffle(self.unfold(x), 2) + stem
+        return self.head(x + self.refine(x))[..., :height, :width]
 
     @torch.inference_mode()
     def parse(self, images: np.ndarray, batch: int = 32) -> np.ndarray:

@@ -25,6 +25,7 @@ from mogle.metrics.attributes import encode_attributes, score_attributes
 from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, save_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.training.loop import Progress
+from mogle.training.muon import Muon
 
 Attributes = Sequence[Mapping[str, str | None]]
 
@@ -94,7 +95,7 @@ def _fit(
     minutes: float | None,
     title: str,
 ) -> dict[str, float]:
-    """AdamW, short warm-up, cosine to zero; leaves the moving average of the weights in ``network``.
+    """Muon, short warm-up, cosine to zero; leaves the moving average of the weights in ``network``.
 
     ``loss(network, index)`` gets sample numbers (B,). Steps decide the schedule; ``minutes`` is a limit that shortens
     it when the machine is slower than planned (the result then depends on its speed).
@@ -106,7 +107,7 @@ def _fit(
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.02, fused=device.type == "cuda")
+    optimizer = Muon(network.parameters(), lr=lr, weight_decay=0.02)
     start, step, value = time.monotonic(), 0, torch.zeros(())
     order = torch.randperm(count, generator=rng, device=device)
     used, progress = 0, Progress(title, steps)
@@ -145,7 +146,7 @@ def train_parser(
     device: torch.device | str = "cpu",
     steps: int = 1500,
     batch: int = 128,
-    lr: float = 3e-3,
+    lr: float = 2e-2,
     seed: int = 0,
     minutes: float | None = None,
 ) -> tuple[FaceParser, dict[str, float]]:
@@ -181,7 +182,7 @@ def train_reader(
     device: torch.device | str = "cpu",
     steps: int = 1500,
     batch: int = 256,
-    lr: float = 3e-3,
+    lr: float = 1e-2,
     seed: int = 0,
     minutes: float | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
