@@ -150,7 +150,7 @@ def pretrain_base(
     from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
-    models = torch.nn.ModuleList([transformer, clip, t5]).to(device).train()
+    models = torch.nn.ModuleList([transformer, clip, t5]).to(device).train().requires_grad_(True)
     optimizer = Muon(models.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = cosine_schedule(optimizer, steps, warmup=min(500, steps // 10))
     average = averaged(models, 0.9995 if steps > 4000 else 0.995)
