@@ -52,6 +52,21 @@ def test_finished_stages_are_not_repeated(shop):
     assert (shop.base_dir / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
 
 
+def test_training_goes_on_from_a_base(shop, tmp_path):
+    from safetensors.torch import load_file
+
+    settings = copy.deepcopy(shop.settings)
+    settings["base"]["train"].update(learning_rate=0.0)
+    more = stages.Workshop(tmp_path, settings, workers=1, start=shop.base_dir)
+    more._portraits = shop.portraits()
+    stages.pretrain(more, ["text", "vae", "base"])
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(shop.base_dir / "transformer" / name), load_file(tmp_path / "undistilled" / name)
+    assert all(torch.allclose(before[k].float(), v.float(), atol=1e-3) for k, v in after.items())
+    with pytest.raises(MogleError, match="no vae/"):
+        stages.Workshop(tmp_path, settings, start=tmp_path / "nothing")
+
+
 def test_scaled_latents_of_portraits_have_mean_zero_and_deviation_one(shop, pipe):
     from mogle.training.base import encode_images
 
@@ -83,7 +98,7 @@ def test_own_tokenizers_know_every_letter_and_the_captions_words():
     captions = ["She has wavy hair.", "The man has a beard."]
     clip, t5 = train_clip_tokenizer(captions, 600, 16), train_t5_tokenizer(captions, 120, 24)
     assert t5.decode(t5("A Zebra: 42!").input_ids, skip_special_tokens=True) == "A Zebra: 42!"
-    assert len(t5("She has wavy hair.").input_ids) == 6  # four words, full stop, end
+    assert len(t5("She has wavy hair.").input_ids) == 5  # four words, the last with its full stop, and the end
     assert clip.decode(clip("été").input_ids, skip_special_tokens=True) == "été"
     assert token_ids(clip, ["", "a man"]).shape == (2, 16) and token_ids(t5, [""]).shape == (1, 24)
 

@@ -46,7 +46,7 @@ def run(files: Files = None) -> None:
     _change(files, lambda notebook, file: execute(notebook, file.parent))
 
 
-@group.command(epilog="Example: mogle notebooks clear")
+@group.command(epilog="Example: mogle notebooks clear notebooks/00_quickstart.ipynb")
 def clear(files: Files = None) -> None:
     """Remove all outputs."""
     from mogle.course import notebooks
@@ -54,7 +54,7 @@ def clear(files: Files = None) -> None:
     _change(files, lambda notebook, _: notebooks.clear(notebook))
 
 
-@group.command(epilog="Example: mogle notebooks check")
+@group.command(epilog="Example: mogle notebooks check notebooks/00_quickstart.ipynb")
 def check(files: Files = None) -> None:
     """Report what breaks the style rules; exit code 1 if anything does."""
     from mogle.course.notebooks import report

@@ -57,6 +57,10 @@ def pretrain(
     stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
+    compiled: Annotated[bool, typer.Option(help="Compile the models first: minutes once, then faster steps.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Go on from this base: keep its VAE and tokenizers, train the rest further.")
+    ] = None,
 ) -> None:
     """Train the tiny FLUX, the judges and the adapter from painted portraits; hours on two CPU cores."""
     from mogle.training import pretrain as stage_module
@@ -65,5 +69,12 @@ def pretrain(
     unknown = [stage for stage in chosen if stage not in stage_module.STAGES]
     if unknown:
         raise MogleError(f"--stages: found {', '.join(unknown)}; expected some of {', '.join(stage_module.STAGES)}")
-    shop = stage_module.Workshop(out, stage_module.load_settings(settings), device=device, workers=workers)
+    shop = stage_module.Workshop(
+        out,
+        stage_module.load_settings(settings),
+        device=device,
+        workers=workers,
+        compile_model=compiled,
+        start=start,
+    )
     stage_module.pretrain(shop, chosen)

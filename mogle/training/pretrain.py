@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,11 +41,23 @@ class Workshop:
     """One pretraining run: settings, output folder, device, and the results of finished stages, loaded on demand."""
 
     def __init__(
-        self, out: str | Path, settings: dict[str, Any], *, device: str = "cpu", workers: int | None = None
+        self,
+        out: str | Path,
+        settings: dict[str, Any],
+        *,
+        device: str = "cpu",
+        workers: int | None = None,
+        compile_model: bool = False,
+        start: str | Path | None = None,
     ) -> None:
         self.out, self.settings, self.device, self.workers = Path(out), settings, device, workers
+        self.compile, self.start = compile_model, None if start is None else Path(start)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.compile = device.startswith("cuda")
+        if self.start is not None:  # latents and token ids must stay what the transformer has learned
+            for part in ("vae", "tokenizer", "tokenizer_2"):
+                if not (self.start / part).is_dir():
+                    raise MogleError(f"{self.start}: found no {part}/ there, expected a FluxPipeline folder")
+                shutil.copytree(self.start / part, self.base_dir / part, dirs_exist_ok=True)
         self._portraits: tuple[np.ndarray, np.ndarray, list[dict], list[list[str]]] | None = None
 
     @property
@@ -206,6 +219,10 @@ def base(shop: Workshop) -> dict[str, Any]:
         guidance_embeds=True,
         **want["model"],
     )
+    if shop.start is not None:
+        transformer = FluxTransformer2DModel.from_pretrained(shop.start / "transformer").float()
+        clip = clip.from_pretrained(shop.start / "text_encoder", dtype=torch.float32)
+        t5 = t5.from_pretrained(shop.start / "text_encoder_2", dtype=torch.float32)
     losses = pretrain_base(transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile)
     transformer.half().save_pretrained(shop.out / "undistilled")
     clip.half().save_pretrained(shop.base_dir / "text_encoder")
