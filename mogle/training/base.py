@@ -125,6 +125,18 @@ def sample_times(count: int, generator: torch.Generator, device: torch.device | 
     return torch.sigmoid(torch.randn(count, generator=generator, device=device))
 
 
+def _noised(corpus: Corpus, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """A random batch on its way to noise: rows (B,), z0, eps (B, S, 64), t (B,), z_t = (1-t) z0 + t eps."""
+    import torch
+
+    device = corpus.tokens.device
+    rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
+    target = corpus.tokens[rows].float()
+    noise = torch.randn(target.shape, generator=generator, device=device)
+    t = sample_times(batch, generator, device)
+    return rows, target, noise, t, torch.lerp(target, noise, t[:, None, None])
+
+
 def pretrain_base(
     transformer: FluxTransformer2DModel,
     clip: CLIPTextModel,
@@ -159,11 +171,7 @@ def pretrain_base(
     progress = Progress("base", steps)
     text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
     for step in range(steps):
-        rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
-        target = corpus.tokens[rows].float()
-        noise = torch.randn(target.shape, generator=generator, device=device)
-        t = sample_times(batch, generator, device)
-        noisy = torch.lerp(target, noise, t[:, None, None])
+        rows, target, noise, t, noisy = _noised(corpus, batch, generator)
         guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 2 == 1
         stream = _second_stream(corpus, rows, generator) if with_stream else None
@@ -221,11 +229,7 @@ def distill_guidance(
     with torch.no_grad():
         nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
     for step in range(steps):
-        rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
-        target = corpus.tokens[rows].float()
-        noise = torch.randn(target.shape, generator=generator, device=device)
-        t = sample_times(batch, generator, device)
-        noisy = torch.lerp(target, noise, t[:, None, None])
+        rows, _, _, t, noisy = _noised(corpus, batch, generator)
         stream = _second_stream(corpus, rows, generator) if step % 2 else None
         guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
