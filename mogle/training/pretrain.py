@@ -259,6 +259,9 @@ def distill(shop: Workshop) -> dict[str, Any]:
         transformer=transformer.half(),
     )
     pipe.save_pretrained(folder)
+    for config in folder.glob("*/config.json"):  # the libraries note the folder that a part was loaded from
+        kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+        config.write_text(json.dumps(kept, indent=2) + "\n")
     return {**want, **losses}
 
 
