@@ -1,4 +1,4 @@
-"""Muon for every weight with two or more axes, AdamW for the rest: about twice the progress a step on small models.
+"""Muon for every weight with two or more axes, AdamW for the rest: more progress a step on small models.
 
 Momentum is made orthogonal by a Newton-Schulz iteration before it is applied (Jordan et al. 2024). torch's own Muon
 takes no convolutions and works in bfloat16, which many CPUs only emulate; this one flattens kernels, in float32.
