@@ -11,7 +11,13 @@ import torch
 from mogle.errors import MogleError
 from mogle.training import pretrain as stages
 from mogle.training.adapter import AdapterConfig, encode_portraits, new_adapter, train_adapter
-from mogle.training.text import token_ids, train_clip_tokenizer, train_t5_tokenizer
+from mogle.training.text import (
+    build_clip_encoder,
+    build_t5_encoder,
+    token_ids,
+    train_clip_tokenizer,
+    train_t5_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,62 @@ def test_training_goes_on_from_a_base(shop, tmp_path):
     assert all(torch.allclose(before[k].float(), v.float(), atol=1e-3) for k, v in after.items())
     with pytest.raises(MogleError, match="no vae/"):
         stages.Workshop(tmp_path, settings, start=tmp_path / "nothing")
+
+
+def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(shop, tmp_path, monkeypatch):
+    from mogle.training import loop
+    from mogle.training.base import pretrain_base
+
+    corpus = stages._corpus(shop)
+
+    def train(steps_until_cut=None, checkpoint=None):
+        """The transformer's weights after 4 steps, or None if cut."""
+        from diffusers import FluxTransformer2DModel
+
+        torch.manual_seed(0)
+        clip, t5 = (build(tokenizer, 32, 1) for build, tokenizer in zip(
+            (build_clip_encoder, build_t5_encoder), stages._tokenizers(shop), strict=True))  # fmt: skip
+        model = FluxTransformer2DModel(
+            joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, **shop.settings["base"]["model"]
+        )
+        monkeypatch.setattr(loop.Progress, "__call__", cut_after(steps_until_cut))
+        settings = {**shop.settings["base"]["train"], "steps": 4}
+        try:
+            pretrain_base(model, clip, t5, corpus, **settings, checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            return None
+        return model.state_dict()
+
+    def cut_after(steps):
+        def call(self, step, **values):
+            self.last = {}
+            if step == steps:
+                raise KeyboardInterrupt
+
+        return call
+
+    monkeypatch.setattr(loop.Halfway, "every", 2)
+    unbroken, halfway = train(), tmp_path / "halfway.pt"
+    assert train(steps_until_cut=2, checkpoint=halfway) is None and halfway.exists()
+    mended = train(checkpoint=halfway)
+    assert all(torch.equal(unbroken[name], mended[name]) for name in unbroken)
+
+
+def test_balanced_latents_decode_as_before_and_weigh_alike_in_pixels():
+    from mogle.training.vae import balance_latents, build_vae, pixel_metric
+
+    torch.manual_seed(0)
+    vae = build_vae((16, 16, 16, 16), 32).eval()
+    images = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)
+    x = images.permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        before = vae.decode(vae.encode(x).latent_dist.mode()).sample
+        balance_latents(vae, images)
+        after = vae.decode(vae.encode(x).latent_dist.mode()).sample
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+    metric = pixel_metric(vae, images, seed=1)
+    values = torch.linalg.eigvalsh(metric)
+    assert values.max() / values.mean() < 2, values
 
 
 def test_scaled_latents_of_portraits_have_mean_zero_and_deviation_one(shop, pipe):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,41 @@ def averaged(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.Aver
         get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, currents, count)
 
     return AveragedModel(model, multi_avg_fn=update)
+
+
+class Halfway:
+    """Keeps what a long training needs to go on: `save` every so often, `load` at the start -> steps already done.
+
+    The file is written beside its name and then moved, so that an interrupted save leaves the one before.
+    """
+
+    every = 100  # steps
+
+    def __init__(self, path: Path | None, **parts: Any) -> None:
+        self.path, self.parts = path, parts
+
+    def load(self, generator: torch.Generator) -> int:
+        """Puts a kept state back into parts and generator -> the number of steps behind it, 0 without a file."""
+        import torch
+
+        if self.path is None or not self.path.exists():
+            return 0
+        state = torch.load(self.path, weights_only=True, map_location=generator.device)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"].cpu())
+        return int(state["steps"])
+
+    def save(self, steps: int, generator: torch.Generator) -> None:
+        """Writes the state after `steps` steps, if it is time for it."""
+        import torch
+
+        if self.path is None or steps % self.every:
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        new = self.path.with_suffix(".new")
+        torch.save({**state, "generator": generator.get_state(), "steps": steps}, new)
+        new.replace(self.path)
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

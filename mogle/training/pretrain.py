@@ -170,33 +170,40 @@ def _tokenizers(shop: Workshop) -> tuple[Any, Any]:
 
 
 def _corpus(shop: Workshop) -> Any:
-    """Latents of the portraits and of their views, and caption ids, on the device."""
+    """Latents of the portraits and of their views, and caption ids, on the device; kept in corpus.pt."""
+    from dataclasses import asdict
+
     import torch
     from diffusers import AutoencoderKL, FluxPipeline
 
-    from mogle.training.base import Corpus, edge_pictures, encode_images, shuffled_colours
+    from mogle.training.base import Corpus, encode_images, posterized_pictures, shuffled_colours
     from mogle.training.text import token_ids
 
+    kept = shop.out / "corpus.pt"
+    if kept.exists():
+        return Corpus(**torch.load(kept, weights_only=True, map_location=shop.device))
     images, _ = shop.on_device()
     model = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
     generator = torch.Generator(shop.device).manual_seed(shop.settings["base"]["train"]["seed"])
     tokens = encode_images(model, images)
-    shuffled = [encode_images(model, shuffled_colours(images, generator)) for _ in range(2)]
-    edges = encode_images(model, edge_pictures(images))
+    shuffled = encode_images(model, shuffled_colours(images, generator))
+    posterized = [encode_images(model, posterized_pictures(images, generator)) for _ in range(2)]
     clip, t5 = _tokenizers(shop)
     texts = shop.texts()
     flat = [c.lower() if n % 3 == 0 else c for n, c in enumerate(c for group in texts for c in group)]
     shape = (len(texts), len(texts[0]), -1)
     side = images.shape[1] // 16
-    return Corpus(
+    corpus = Corpus(
         tokens=tokens,
-        views=[tokens, *shuffled, edges],
+        views=[tokens, shuffled, *posterized],
         clip_ids=token_ids(clip, flat).view(shape).to(shop.device, torch.int16),
         t5_ids=token_ids(t5, flat).view(shape).to(shop.device, torch.int16),
         empty_clip=token_ids(clip, [""])[0].to(shop.device),
         empty_t5=token_ids(t5, [""])[0].to(shop.device),
         image_ids=FluxPipeline._prepare_latent_image_ids(1, side, side, shop.device, torch.float32),
     )
+    torch.save(asdict(corpus), kept)
+    return corpus
 
 
 def base(shop: Workshop) -> dict[str, Any]:
@@ -223,10 +230,14 @@ def base(shop: Workshop) -> dict[str, Any]:
         transformer = FluxTransformer2DModel.from_pretrained(shop.start / "transformer").float()
         clip = clip.from_pretrained(shop.start / "text_encoder", dtype=torch.float32)
         t5 = t5.from_pretrained(shop.start / "text_encoder_2", dtype=torch.float32)
-    losses = pretrain_base(transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile)
+    halfway = shop.out / "base-halfway.pt"
+    losses = pretrain_base(
+        transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile, checkpoint=halfway
+    )
     transformer.half().save_pretrained(shop.out / "undistilled")
     clip.half().save_pretrained(shop.base_dir / "text_encoder")
     t5.half().save_pretrained(shop.base_dir / "text_encoder_2")
+    halfway.unlink(missing_ok=True)
     return {**want["train"], **losses, "parameters": sum(p.numel() for p in transformer.parameters())}
 
 
