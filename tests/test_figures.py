@@ -122,3 +122,13 @@ def test_a_widget_renders_what_its_controls_say(monkeypatch):
     assert "application/vnd.jupyter.widget-view+json" in shown[0] and shown[0]["text/plain"].startswith("A gray square")
     static = Image.open(io.BytesIO(base64.b64decode(shown[0]["image/png"])))
     assert static.size == (384, 384), "the picture that stands in"
+
+
+def test_names_of_classes_cover_no_mark_and_no_other_name():
+    size = {label: 10.0 * (1 + label % 4) for label in range(19)}
+    y = {label: 0.5 + 0.05 * (label // 4) for label in range(19)}
+    figure = figures.scatter_labels(size, {"local": y}, xlabel="pixels", ylabel="IoU")
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert [text.get_text() for text in figure.axes[0].texts] == list(LABELS)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -208,6 +208,54 @@ def expert_bars(weights: Mapping[str, Any], *, ylabel: str = "weight") -> Figure
     return figure
 
 
+def scatter_labels(
+    x: Mapping[int, float], series: Mapping[str, Mapping[int, float]], *, xlabel: str, ylabel: str, height: float = 3.8
+) -> Figure:
+    """A mark for each class in its colour, over x on a logarithmic scale: dots, and rings for a second series.
+
+    Keys of `x` and of each series are labels; the names stand beside the last series' marks.
+    """
+    figure = _figure(height)
+    with matplotlib.rc_context(STYLE):
+        ax = figure.subplots()
+        for (name, y), ring in zip(series.items(), (False, True), strict=False):
+            for label in sorted(y):
+                colour = PALETTE[label] / 255
+                looks = {"facecolor": "none", "edgecolor": colour} if ring else {"color": colour, "edgecolor": _GRAY}
+                ax.scatter(x[label], y[label], s=70, linewidth=2 if ring else 1, zorder=2, **looks)
+            ax.scatter([], [], s=70, linewidth=2, edgecolor=_GRAY, facecolor="none" if ring else _GRAY, label=name)
+        ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+        ax.margins(x=0.08, y=0.12)
+        if len(series) > 1:
+            figure.legend(loc="outside right upper")
+        marks = [(x[label], y[label]) for y in series.values() for label in y]
+        _name_points(ax, {label: (x[label], y) for label, y in list(series.values())[-1].items()}, marks)
+    return figure
+
+
+def _name_points(ax: Any, points: Mapping[int, tuple[float, float]], marks: Sequence[tuple[float, float]]) -> None:
+    """The classes' names beside their points, each at the first place where it covers no mark and no other name."""
+    ax.figure.draw_without_rendering()  # now the axes have their size
+    pixel = ax.figure.dpi / 72
+    taken = [(u - 6, v - 6, u + 6, v + 6) for u, v in ax.transData.transform(marks) / pixel]
+    edge = ax.get_window_extent().x1 / pixel
+    for label, point in sorted(points.items()):
+        (u, v), width, name = ax.transData.transform(point) / pixel, 5.6 * len(LABELS[label]), LABELS[label]
+        right, left, middle = 8, -8 - width, -width / 2
+        places = [(right, -4), (left, -4), *((x, y) for y in (8, -16, 18, -26) for x in (middle, right, left))]
+
+        def box(place: tuple[float, float], u: float = u, v: float = v, width: float = width) -> tuple[float, ...]:
+            return u + place[0], v + place[1], u + place[0] + width, v + place[1] + 9
+
+        def free(place: tuple[float, float]) -> bool:
+            x0, y0, x1, y1 = box(place)
+            return x1 < edge and all(x1 < a or c < x0 or y1 < b or d < y0 for a, b, c, d in taken)
+
+        place = next(filter(free, places), places[0])
+        taken.append(box(place))  # type: ignore[arg-type]
+        ax.annotate(name, point, xytext=place, textcoords="offset points", fontsize=9)
+
+
 def lines(
     series: Mapping[str, Any],
     *,

@@ -1,12 +1,14 @@
 """What the notebooks look at and the pipeline does not need: tokens back to latents, classes by token, loaders.
 
-Each function here is the solution of an exercise; `reveal` shows its source.
+Most functions here are solutions of exercises, whose source `reveal` shows; the first two give later notebooks the
+tokens that notebook 02 makes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mogle.conditions import encode_distinct, encode_images
 from mogle.labels import LABELS, decode_mask, save_mask
+
+
+def condition_tokens(base: Path, label_maps: Sequence[np.ndarray]) -> Tensor:
+    """Label maps, all (H, W) -> the 20 conditions' tokens (B, 20, N, 64), by the VAE of a FluxPipeline folder."""
+    tokens, index = encode_distinct(_vae(base), label_maps)
+    return tokens[index]
+
+
+def picture_tokens(base: Path, file: Path) -> Tensor:
+    """A picture's own tokens Z_0 (1, N, 64), by the VAE of a FluxPipeline folder."""
+    with Image.open(file) as opened:
+        pixels = torch.from_numpy(np.array(opened.convert("RGB")))
+    return encode_images(_vae(base), pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
+
+
+def _vae(base: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(base / "vae").float().eval().requires_grad_(False)
 
 
 def unpack_latents(tokens: Tensor, height: int, width: int) -> Tensor:

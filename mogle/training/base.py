@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mogle.training.loop import Halfway, Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
+from mogle.training.loop import (
+    Halfway,
+    Processes,
+    Progress,
+    averaged,
+    cosine_schedule,
+    eager_or_compiled,
+    mixed_precision,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -113,10 +121,10 @@ def _second_stream(corpus: Corpus, rows: torch.Tensor, generator: torch.Generato
     return stream * (uniform(count, tokens) < keep)[..., None]
 
 
-def _text(
-    clip: CLIPTextModel, t5: T5EncoderModel, corpus: Corpus, rows: torch.Tensor, drop: float, generator: torch.Generator
+def _captions(
+    corpus: Corpus, rows: torch.Tensor, drop: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random caption for each row, empty with probability `drop`: T5 states (B, L2, D2) and CLIP pooled (B, D1)."""
+    """A random caption for each row, empty with probability `drop`: ids for CLIP (B, L1) and for T5 (B, L2)."""
     import torch
 
     device = rows.device
@@ -124,7 +132,7 @@ def _text(
     empty = (torch.rand(len(rows), generator=generator, device=device) < drop)[:, None]
     clip_ids = torch.where(empty, corpus.empty_clip, corpus.clip_ids[rows, which].long())
     t5_ids = torch.where(empty, corpus.empty_t5, corpus.t5_ids[rows, which].long())
-    return t5(t5_ids)[0], clip(clip_ids).pooler_output
+    return clip_ids, t5_ids
 
 
 def sample_times(count: int, generator: torch.Generator, device: torch.device | str) -> torch.Tensor:
@@ -144,6 +152,27 @@ def _noised(corpus: Corpus, batch: int, generator: torch.Generator) -> tuple[tor
     noise = torch.randn(target.shape, generator=generator, device=device)
     t = sample_times(batch, generator, device)
     return rows, target, noise, t, torch.lerp(target, noise, t[:, None, None])
+
+
+def _velocity_module(transformer: Any, clip: Any, t5: Any, corpus: Corpus, compile_model: bool) -> torch.nn.Module:
+    """Transformer and text encoders as one module, caption ids to velocity: what several processes share."""
+    import torch
+
+    from mogle.transformer import forward_streams
+
+    flow = eager_or_compiled(forward_streams, compile_model)
+    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=corpus.tokens.device)
+
+    class Velocity(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer, self.clip, self.t5 = transformer, clip, t5
+
+        def forward(self, noisy, stream, clip_ids, t5_ids, t, guidance):  # type: ignore[no-untyped-def]
+            states, pooled = self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output
+            return flow(self.transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
+
+    return Velocity()
 
 
 def pretrain_base(
@@ -169,26 +198,27 @@ def pretrain_base(
     import torch
 
     from mogle.training.muon import Muon
-    from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
-    models = torch.nn.ModuleList([transformer, clip, t5]).to(device).train().requires_grad_(True)
+    models = _velocity_module(transformer, clip, t5, corpus, compile_model).to(device).train().requires_grad_(True)
+    processes = Processes(device)
+    velocity_of = processes.share(models)
     optimizer = Muon(models.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = cosine_schedule(optimizer, steps, warmup=min(500, steps // 10))
     average = averaged(models, 0.9995 if steps > 4000 else 0.995)
-    generator = torch.Generator(device).manual_seed(seed)
-    flow = eager_or_compiled(forward_streams, compile_model)
+    generator = torch.Generator(device)
     progress = Progress("base", steps)
-    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
     halfway = Halfway(checkpoint, models=models, average=average, optimizer=optimizer, schedule=schedule)
-    for step in range(halfway.load(generator), steps):
-        rows, target, noise, t, noisy = _noised(corpus, batch, generator)
-        guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
+    mine = processes.part_of(batch)
+    for step in range(halfway.load(device), steps):
+        generator.manual_seed(processes.seed(seed, step))
+        rows, target, noise, t, noisy = _noised(corpus, mine, generator)
+        guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 2 == 1
         stream = _second_stream(corpus, rows, generator) if with_stream else None
+        clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
-            states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
-            velocity = flow(transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
+            velocity = velocity_of(noisy, stream, clip_ids, t5_ids, t, guidance)
         loss = torch.nn.functional.mse_loss(velocity.float(), noise - target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -197,7 +227,7 @@ def pretrain_base(
         schedule.step()
         average.update_parameters(models)
         progress(step, **{"stream" if with_stream else "alone": loss})
-        halfway.save(step + 1, generator)
+        halfway.save(step + 1)
     models.load_state_dict(average.module.state_dict())
     models.eval().requires_grad_(False)
     return progress.last
@@ -225,33 +255,33 @@ def distill_guidance(
     import torch
 
     from mogle.training.muon import Muon
-    from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
-    teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
+    clip.requires_grad_(False), t5.requires_grad_(False)
+    teacher = _velocity_module(copy.deepcopy(transformer), clip, t5, corpus, compile_model).eval().requires_grad_(False)
     transformer.requires_grad_(True).train()
+    processes = Processes(device)
+    velocity_of = processes.share(_velocity_module(transformer, clip, t5, corpus, compile_model))
     optimizer = Muon(transformer.parameters(), lr=learning_rate)
     schedule = cosine_schedule(optimizer, steps, warmup=min(100, steps // 10))
     average = averaged(transformer, 0.998)
-    generator = torch.Generator(device).manual_seed(seed)
-    flow = eager_or_compiled(forward_streams, compile_model)
+    generator = torch.Generator(device)
     progress = Progress("distill", steps)
-    ones = torch.ones(batch, device=device)
-    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
-    with torch.no_grad():
-        nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
+    mine = processes.part_of(batch)
+    ones = torch.ones(mine, device=device)
+    empty = [ids.expand(mine, -1) for ids in (corpus.empty_clip, corpus.empty_t5)]
     for step in range(steps):
-        rows, _, _, t, noisy = _noised(corpus, batch, generator)
+        generator.manual_seed(processes.seed(seed, step))
+        rows, _, _, t, noisy = _noised(corpus, mine, generator)
         stream = _second_stream(corpus, rows, generator) if step % 2 else None
-        guidance = 1 + 4 * torch.rand(batch, generator=generator, device=device)
+        guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
+        captions = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
             with torch.no_grad():
-                states, pooled = _text(clip, t5, corpus, rows, drop_text, generator)
-                empty = [part.expand(batch, *part.shape[1:]).to(states.dtype) for part in nothing]
-                told = flow(teacher, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids).float()
-                untold = flow(teacher, noisy, stream, *empty, t, ones, corpus.image_ids, text_ids).float()
-            velocity = flow(transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
+                told = teacher(noisy, stream, *captions, t, ones).float()
+                untold = teacher(noisy, stream, *empty, t, ones).float()
+            velocity = velocity_of(noisy, stream, *captions, t, guidance)
         loss = torch.nn.functional.mse_loss(velocity.float(), untold + weight * (told - untold))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_acc
 from mogle.training.loop import Progress
 from mogle.training.muon import Muon
 
+Network = TypeVar("Network", bound=nn.Module)
 Attributes = Sequence[Mapping[str, str | None]]
 
 
@@ -80,6 +83,16 @@ def parser_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     overlap, total = (soft * truth).sum((0, 2, 3)), soft.sum((0, 2, 3)) + count
     dice = torch.where(count > 0, 1 - (2 * overlap + 1) / (total + 1), 0.0).sum() / (count > 0).sum()
     return F.cross_entropy(logits, target, weight) + dice
+
+
+_CHANCE = threading.Lock()
+
+
+def _seeded(make: Callable[[], Network], seed: int) -> Network:
+    """A network with the initial weights of this seed, also while another thread makes one."""
+    with _CHANCE:
+        torch.manual_seed(seed)
+        return make()
 
 
 def _fit(
@@ -154,7 +167,6 @@ def train_parser(
     device = torch.device(device)
     images, masks = torch.as_tensor(images).to(device), torch.as_tensor(masks).to(device)
     batch, size = min(batch, len(images)), (masks.shape[1], masks.shape[2])
-    torch.manual_seed(seed)
     rng = torch.Generator(device).manual_seed(seed)
     weight = _class_weights(masks)
 
@@ -167,7 +179,7 @@ def train_parser(
             image = disturb(image, 1.0, rng).contiguous(memory_format=torch.channels_last)
         return parser_loss(network(image), target[:, 0].long(), weight)
 
-    network = FaceParser()
+    network = _seeded(FaceParser, seed)
     record = _fit(
         network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
         title="face parser",
@@ -199,7 +211,6 @@ def train_reader(
     device = torch.device(device)
     images = torch.as_tensor(images).to(device)
     batch, size = min(batch, len(images)), (images.shape[1], images.shape[2])
-    torch.manual_seed(seed)
     rng = torch.Generator(device).manual_seed(seed)
     targets = {name: torch.from_numpy(t).to(device) for name, t in encode_attributes(attributes, values).items()}
     weights = {}
@@ -223,7 +234,7 @@ def train_reader(
             total = total + each / scale.sum().clamp(min=1)
         return total / len(targets)
 
-    network = AttributeReader(values)
+    network = _seeded(lambda: AttributeReader(values), seed)
     record = _fit(
         network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
         title="attribute reader",
@@ -261,9 +272,10 @@ def train_judges(
 ) -> dict[str, Any]:
     """Trains both judges on all but the last ``heldout`` samples, measures them on those, writes ``out``.
 
-    The reader takes batches twice as large (it starts at half resolution); ``minutes`` limits both together, two
-    thirds of it for the parser. ``record`` is added to what config.json says about the training. Returns the facts
-    that config.json holds.
+    The reader takes batches twice as large (it starts at half resolution). On a CPU both train at the same time, each
+    with half of the threads (they then need not wait for each other); on a GPU one after the other. ``minutes`` limits
+    each of the two on a CPU, both together on a GPU, two thirds of it for the parser. ``record`` is added to what
+    config.json says about the training. Returns the facts that config.json holds.
     """
     count = len(images) - heldout
     if not len(images) == len(masks) == len(attributes) or count < 1:
@@ -273,23 +285,31 @@ def train_judges(
         )
     device = torch.device(device)
     pictures = torch.from_numpy(images[:count]).to(device)
-    share = None if minutes is None else minutes / 3
-    parser, parser_run = train_parser(
-        pictures, torch.from_numpy(masks[:count]), device=device, steps=steps, batch=batch, seed=seed,
-        minutes=None if share is None else 2 * share,
-    )  # fmt: skip
-    reader, reader_run = train_reader(
-        pictures, attributes[:count], device=device, steps=steps, batch=2 * batch, seed=seed, minutes=share
-    )
+    cuda = device.type == "cuda"
+    share = (minutes, minutes) if minutes is None or not cuda else (minutes * 2 / 3, minutes / 3)
+    threads = torch.get_num_threads() if cuda else max(1, torch.get_num_threads() // 2)
+
+    def parser_job() -> tuple[FaceParser, dict[str, float]]:
+        torch.set_num_threads(threads)
+        labels = torch.from_numpy(masks[:count])
+        return train_parser(pictures, labels, device=device, steps=steps, batch=batch, seed=seed, minutes=share[0])
+
+    def reader_job() -> tuple[AttributeReader, dict[str, float]]:
+        torch.set_num_threads(threads)
+        facts = attributes[:count]
+        return train_reader(pictures, facts, device=device, steps=steps, batch=2 * batch, seed=seed, minutes=share[1])
+
+    with ThreadPoolExecutor(1 if cuda else 2) as pool:
+        parsing, reading = pool.submit(parser_job), pool.submit(reader_job)
+        (parser, parser_run), (reader, reader_run) = parsing.result(), reading.result()
     judges = Judges(parser.half().float(), reader.half().float())  # the files hold half precision; so does the measure
     heldout_facts = measure_judges(judges, images[count:], masks[count:], attributes[count:])
-    cuda = device.type == "cuda"
     training = {
         "samples": count,
         "seed": seed,
         "hardware": torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} CPU threads",
         "torch": torch.__version__,
-        "minutes": round((parser_run["seconds"] + reader_run["seconds"]) / 60, 2),
+        "minutes": round(_together([parser_run["seconds"], reader_run["seconds"]], cuda) / 60, 2),
         "parser": parser_run,
         "attributes": reader_run,
         **(record or {}),
@@ -298,6 +318,11 @@ def train_judges(
     save_judges(out, judges, facts)
     write_card(out, facts)
     return facts
+
+
+def _together(seconds: Sequence[float], cuda: bool) -> float:
+    """How long two trainings took: one after the other on a GPU, at the same time on a CPU."""
+    return sum(seconds) if cuda else max(seconds)
 
 
 def write_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -347,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--heldout", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--minutes", type=float, help="limit for both judges together")
+    parser.add_argument("--minutes", type=float, help="limit for each judge (on a GPU for both together)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mogle.errors import MogleError
 
 if TYPE_CHECKING:
     import torch
@@ -49,28 +52,59 @@ class Halfway:
     def __init__(self, path: Path | None, **parts: Any) -> None:
         self.path, self.parts = path, parts
 
-    def load(self, generator: torch.Generator) -> int:
-        """Puts a kept state back into parts and generator -> the number of steps behind it, 0 without a file."""
+    def load(self, device: torch.device) -> int:
+        """Puts a kept state back into all parts -> the number of steps behind it, 0 without a file."""
         import torch
 
         if self.path is None or not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True, map_location=generator.device)
+        state = torch.load(self.path, weights_only=True, map_location=device)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        generator.set_state(state["generator"].cpu())
         return int(state["steps"])
 
-    def save(self, steps: int, generator: torch.Generator) -> None:
-        """Writes the state after `steps` steps, if it is time for it."""
+    def save(self, steps: int) -> None:
+        """Writes the state after `steps` steps, if it is time for it and this is the main process."""
         import torch
 
-        if self.path is None or steps % self.every:
+        if self.path is None or steps % self.every or not main_process():
             return
-        state = {name: part.state_dict() for name, part in self.parts.items()}
         new = self.path.with_suffix(".new")
-        torch.save({**state, "generator": generator.get_state(), "steps": steps}, new)
+        torch.save({**{name: part.state_dict() for name, part in self.parts.items()}, "steps": steps}, new)
         new.replace(self.path)
+
+
+def main_process() -> bool:
+    """False in all but the first of several processes that `torchrun` or `accelerate launch` have started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Processes:
+    """This process among those that `torchrun` or `accelerate launch` have started; alone without them.
+
+    Two processes of one thread each are faster than one of two threads where a virtual machine's cores are not always
+    there: threads meet hundreds of times a step, processes once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        from accelerate import Accelerator
+
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+        self.count, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+
+    def share(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model as the processes share it: gradients are averaged over all of them."""
+        return self.accelerator.prepare_model(model)
+
+    def part_of(self, batch: int) -> int:
+        """This process's number of samples."""
+        if batch % self.count:
+            raise MogleError(f"batch {batch}: expected a multiple of the {self.count} processes")
+        return batch // self.count
+
+    def seed(self, seed: int, step: int) -> int:
+        """A seed for this step and process, so that a run that goes on needs no state of a generator."""
+        return (seed * 1_000_003 + step) * 1009 + self.rank
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
@@ -101,7 +135,7 @@ class Progress:
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0) + value.detach()
             self.counts[key] = self.counts.get(key, 0) + 1
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+        if main_process() and ((step + 1) % self.every == 0 or step + 1 == self.steps):
             self.last = {key: round(float(value) / self.counts[key], 5) for key, value in self.sums.items()}
             seconds = time.monotonic() - self.start
             said = " ".join(f"{key} {value:.4f}" for key, value in self.last.items())

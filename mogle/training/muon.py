@@ -1,7 +1,8 @@
 """Muon for every weight with two or more axes, AdamW for the rest: more progress a step on small models.
 
 Momentum is made orthogonal by a Newton-Schulz iteration before it is applied (Jordan et al. 2024). torch's own Muon
-takes no convolutions and works in bfloat16, which many CPUs only emulate; this one flattens kernels, in float32.
+takes no convolutions and works in bfloat16, which many CPUs only emulate; this one flattens kernels, in float32. Among
+several processes each iterates for its share of the matrices, and all get the sum.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, count = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
         for group in self.param_groups:
+            matrices: list[torch.nn.Parameter] = []
+            updates: list[Tensor] = []
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -52,12 +57,22 @@ class Muon(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 if parameter.ndim < 2:
                     self._adam(parameter, state, group)
-                else:
-                    momentum = state["first"]
-                    momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                    ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
+                    continue
+                momentum = state["first"]
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
+                if len(matrices) % count == rank:  # the others' updates come from their processes
                     update = orthogonalize(ahead) * (0.2 * max(ahead.shape) ** 0.5)
-                    parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                else:
+                    update = torch.zeros_like(ahead)
+                matrices.append(parameter)
+                updates.append(update.flatten())
+            if shared and updates:
+                flat = torch.cat(updates)
+                torch.distributed.all_reduce(flat)
+                updates = list(flat.split([parameter.numel() for parameter in matrices]))
+            for parameter, update in zip(matrices, updates, strict=True):
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
 
     @staticmethod
     def _adam(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:

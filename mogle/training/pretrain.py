@@ -7,6 +7,7 @@ A stage whose result is already in the output folder is not run again, so an int
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
+from mogle.training.loop import main_process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +77,7 @@ class Workshop:
             **facts,
             "seconds": round(seconds),
             "hardware": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads",
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
@@ -234,6 +237,8 @@ def base(shop: Workshop) -> dict[str, Any]:
     losses = pretrain_base(
         transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile, checkpoint=halfway
     )
+    if not main_process():
+        return {}
     transformer.half().save_pretrained(shop.out / "undistilled")
     clip.half().save_pretrained(shop.base_dir / "text_encoder")
     t5.half().save_pretrained(shop.base_dir / "text_encoder_2")
@@ -256,6 +261,8 @@ def distill(shop: Workshop) -> dict[str, Any]:
     losses: dict[str, Any] = {}
     if want["steps"]:
         losses = distill_guidance(transformer, clip, t5, _corpus(shop), **want, compile_model=shop.compile)
+    if not main_process():
+        return {}
     clip_tokenizer, t5_tokenizer = _tokenizers(shop)
     pipe = FluxPipeline(
         # FLUX.1-dev's numbers; at 64 tokens the shift of the noise schedule is exp(0.47), far milder than at 4,096
@@ -304,6 +311,10 @@ _DONE: dict[str, str] = {
 }
 
 
+#: Stages that several processes can share (`torchrun --nproc-per-node 2 -m mogle pretrain --stages base ...`).
+_SHARED = ("base", "distill")
+
+
 def pretrain(shop: Workshop, stages: Sequence[str] = STAGES) -> None:
     """Runs the stages in order, skipping those whose result exists."""
     functions: dict[str, Callable[[Workshop], dict[str, Any]]] = {
@@ -318,7 +329,11 @@ def pretrain(shop: Workshop, stages: Sequence[str] = STAGES) -> None:
     for stage in STAGES:
         if stage not in stages or (shop.out / _DONE[stage]).exists():
             continue
+        if stage not in _SHARED and "RANK" in os.environ:
+            raise MogleError(f"stage {stage} runs in one process; run it first, without torchrun")
         start = time.monotonic()
         facts = functions[stage](shop)
+        if not main_process():
+            continue
         shop.record(stage, time.monotonic() - start, **facts)
         print(f"{stage}: {time.monotonic() - start:.0f} s", flush=True)
