@@ -10,10 +10,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from mogle.errors import MogleError
-from mogle.metrics import kid as kid_module
+from mogle.metrics import features as feature_module
 from mogle.metrics.attributes import balanced_accuracy, encode_attributes, judgeable, score_attributes
+from mogle.metrics.cmmd import cmmd
+from mogle.metrics.features import FeatureMoments
+from mogle.metrics.fid import extrapolated_fid, fid, fid_by_size, frechet_distance
 from mogle.metrics.kid import kid, kid_subsets
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from mogle.metrics.structure import structure_as_reported, structure_distances
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,11 +44,59 @@ def test_kid_matches_cleanfid() -> None:
 def test_kid_matches_a_double_loop_in_any_blocks(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(13, 7)), rng.normal(0.3, 1, size=(9, 7))
-    monkeypatch.setattr(kid_module, "BLOCK", 4)
+    monkeypatch.setattr(feature_module, "BLOCK", 4)
     assert kid(real, fake) == pytest.approx(naive_kid(real, fake), rel=1e-10)
     assert kid(real[rng.permutation(13)], fake) == pytest.approx(kid(real, fake), rel=1e-10)
     same = [kid(rng.normal(size=(60, 7)), rng.normal(size=(60, 7))) for _ in range(100)]
     assert abs(np.mean(same)) < 4 * np.std(same) / 10 and min(same) < 0  # unbiased
+
+
+def test_fid_cmmd_and_structure_match_the_reference() -> None:
+    features = load_file(GOLDEN / "metrics.safetensors")
+    expected = json.loads((GOLDEN / "metrics.json").read_text())
+    assert fid(features["inception.real"], features["inception.fake"]) == pytest.approx(expected["fid"], rel=1e-3)
+    assert cmmd(features["clip.real"], features["clip.fake"]) == pytest.approx(expected["cmmd"], rel=2e-3)
+    distances = structure_distances(features["keys.real"], features["keys.fake"])
+    assert distances.mean() == pytest.approx(expected["structure_per_image"], rel=1e-3)
+    assert structure_as_reported(distances) == pytest.approx(expected["structure_as_reported"], rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", [fid, kid, cmmd])
+def test_distances_between_sets_obey_their_laws(metric) -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(80, 6)) + 2, 1.3 * rng.normal(size=(70, 6)) + 2.5
+    value = metric(real, fake)
+    assert value == pytest.approx(metric(fake, real), rel=1e-6)
+    assert value == pytest.approx(metric(real[rng.permutation(80)], fake[rng.permutation(70)]), rel=1e-6)
+    assert metric(real, fake + 1) != pytest.approx(value, rel=1e-3) and metric(real, real) <= 1e-6
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    assert metric(real @ turn, fake @ turn) == pytest.approx(value, rel=1e-6)
+
+
+def test_fid_ignores_a_common_shift_and_sees_a_shift_between() -> None:
+    rng = np.random.default_rng(1)
+    real, fake = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
+    assert fid(real + 7, fake + 7) == pytest.approx(fid(real, fake), rel=1e-6)
+    assert fid(real, real + np.array([3, 0, 4, 0])) == pytest.approx(25, rel=1e-6)
+
+
+def test_moments_of_a_stream_are_those_of_the_whole() -> None:
+    rows = np.random.default_rng(2).normal(size=(50, 5)).astype(np.float32) + 1000
+    stream = FeatureMoments()
+    for start in range(0, 50, 7):
+        stream.add(rows[start : start + 7])
+    np.testing.assert_allclose(stream.mean, rows.astype(float).mean(0))
+    np.testing.assert_allclose(stream.covariance, np.cov(rows.astype(float), rowvar=False), rtol=1e-8, atol=1e-10)
+    assert frechet_distance(stream, FeatureMoments().add(rows)) == pytest.approx(0, abs=1e-6)
+
+
+def test_fid_of_small_sets_is_too_large_and_extrapolation_mends_it() -> None:
+    rng = np.random.default_rng(3)
+    real, fake = rng.normal(size=(1500, 12)), rng.normal(size=(1500, 12)) + 0.1
+    truth = 12 * 0.1**2
+    small, large = fid(real[:60], fake[:60]), fid(real, fake)
+    assert small > large > truth
+    assert abs(extrapolated_fid(*fid_by_size(real, fake)) - truth) < abs(large - truth)
 
 
 @pytest.mark.parametrize(

@@ -8,39 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from mogle.errors import MogleError
-
-BLOCK = 2048  # rows of the kernel matrix that are in memory at once
-
-
-def _check(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise MogleError(f"features of shapes {real.shape} and {fake.shape}; expected (n, d) and (m, d)")
-    if min(len(real), len(fake)) < 2:
-        raise MogleError(f"{len(real)} real and {len(fake)} generated pictures; KID needs at least two of each")
-    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
-        raise MogleError("features with NaN or infinity; the pictures or the network that read them are broken")
-    return real.astype(np.float64), fake.astype(np.float64)
+from mogle.metrics.features import blocks, check_features
 
 
 def _kernel_sum(left: np.ndarray, right: np.ndarray) -> float:
     width = left.shape[1]
-    return sum(
-        float(((left[i : i + BLOCK] @ right[j : j + BLOCK].T / width + 1) ** 3).sum())
-        for i in range(0, len(left), BLOCK)
-        for j in range(0, len(right), BLOCK)
-    )
+    return sum(float(((a @ b.T / width + 1) ** 3).sum()) for a in blocks(left) for b in blocks(right))
 
 
 def _within(rows: np.ndarray) -> float:
     """Mean of the kernel over pairs of different rows."""
-    own = float((((rows**2).sum(1) / rows.shape[1] + 1) ** 3).sum())
+    own = sum(float((((block**2).sum(1) / rows.shape[1] + 1) ** 3).sum()) for block in blocks(rows))
     return (_kernel_sum(rows, rows) - own) / (len(rows) * (len(rows) - 1))
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> float:
     """Features (n,d) and (m,d) -> the unbiased estimate over the full sets (not multiplied by 1000)."""
-    real, fake = _check(real, fake)
+    check_features(real, fake, "KID")
     return _within(real) + _within(fake) - 2 * _kernel_sum(real, fake) / (len(real) * len(fake))
 
 
@@ -52,7 +36,7 @@ def kid_subsets(
     Their mean is the published kind of KID. Their spread tells how much one subset varies, and overstates the
     uncertainty of the full-set estimate.
     """
-    real, fake = _check(real, fake)
+    check_features(real, fake, "KID")
     rng = np.random.default_rng(seed)
     size = min(size, len(real), len(fake))
     return np.array(
