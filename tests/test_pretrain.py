@@ -171,3 +171,30 @@ def test_wrong_settings_file_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("text: {}")
     with pytest.raises(MogleError, match="without all of"):
         stages.load_settings(tmp_path / "bad.yaml")
+
+
+def _muon_step(rank: int, count: int, folder: str) -> None:
+    """Two updates of four matrices by one of `count` processes, all with the same gradients."""
+    from mogle.training.muon import Muon
+
+    torch.set_num_threads(1)
+    if count > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 4), (4, 8), (6,), (5, 5), (3, 2, 2, 2))]
+    optimizer = Muon(parameters, lr=0.1, weight_decay=0.01)
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape)
+        optimizer.step()
+    torch.save([p.detach() for p in parameters], f"{folder}/{count}-{rank}.pt")
+
+
+@pytest.mark.slow
+def test_processes_that_share_muon_s_work_get_one_process_s_weights(tmp_path):
+    _muon_step(0, 1, str(tmp_path))
+    torch.multiprocessing.spawn(_muon_step, (2, str(tmp_path)), nprocs=2)
+    alone = torch.load(tmp_path / "1-0.pt", weights_only=True)
+    for rank in (0, 1):
+        shared = torch.load(tmp_path / f"2-{rank}.pt", weights_only=True)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(alone, shared, strict=True))

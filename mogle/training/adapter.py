@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
-from mogle.training.base import encode_images, sample_times
-from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
+from mogle.training.base import encode_images, sample_times, vae_layout
+from mogle.training.loop import (
+    Processes,
+    Progress,
+    averaged,
+    cosine_schedule,
+    eager_or_compiled,
+    mixed_precision,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +95,7 @@ def encode_portraits(
     masks: np.ndarray,
     captions: Sequence[Sequence[str]],
     *,
-    chunk: int = 64,
+    chunk: int = 8,
     dtype: torch.dtype | None = None,
 ) -> AdapterData:
     """Runs VAE and text encoders over (N, H, W, 3) pictures, (N, H, W) label maps and K captions for each."""
@@ -103,8 +110,12 @@ def encode_portraits(
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     height, width = images.shape[1] // 16, images.shape[2] // 16
 
+    layout = vae_layout(device)
+    vae.encoder.to(memory_format=layout)
+
     def encode(x: torch.Tensor) -> torch.Tensor:
-        latent = (vae.encode(x.to(vae.dtype)).latent_dist.mode().float() - shift) * scale
+        latent = vae.encode(x.to(vae.dtype).contiguous(memory_format=layout)).latent_dist.mode().float()
+        latent = (latent - shift).mul(scale).contiguous()
         return FluxPipeline._pack_latents(latent, *latent.shape).to(dtype)
 
     tokens = encode_images(vae, torch.as_tensor(images, device=device)).to(dtype)
@@ -183,34 +194,49 @@ def train_adapter(
     optimizer = _optimizer(parameters, config)
     schedule = cosine_schedule(optimizer, config.steps, warmup=min(100, config.steps // 10))
     average = averaged(trained, config.average) if config.average else None
-    generator = torch.Generator(device).manual_seed(config.seed)
+    generator = torch.Generator(device)
 
-    def velocity(noisy, conditions, states, pooled, t, guidance, text_ids):  # type: ignore[no-untyped-def]
-        fused = mogle(conditions, noisy, t)
-        return forward_streams(transformer, noisy, fused, states, pooled, t, guidance, data.image_ids, text_ids)
+    class Velocity(torch.nn.Module):
+        """What several processes share: noisy latents, condition tokens and caption to the velocity."""
 
-    step_velocity = eager_or_compiled(velocity, compile_model)
-    guidance = (
-        torch.full((config.batch,), config.guidance, device=device) if transformer.config.guidance_embeds else None
-    )
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer: Any = transformer
+            self.mogle: Any = mogle
+            self.compute = eager_or_compiled(self._compute, compile_model)
+
+        def _compute(self, noisy, conditions, states, pooled, t, guidance):  # type: ignore[no-untyped-def]
+            fused = self.mogle(conditions, noisy, t)
+            return forward_streams(
+                self.transformer, noisy, fused, states, pooled, t, guidance, data.image_ids, text_ids
+            )
+
+        def forward(self, *inputs):  # type: ignore[no-untyped-def]
+            return self.compute(*inputs)
+
+    processes = Processes(device)
+    count = processes.part_of(config.batch)
     text_ids = torch.zeros(data.states.shape[2], 3, device=device)
+    velocity_of = processes.share(Velocity())
+    guidance = torch.full((count,), config.guidance, device=device) if transformer.config.guidance_embeds else None
     progress = Progress("adapter", config.steps)
     start, step = time.monotonic(), 0
     for step in range(config.steps):
-        rows = torch.randint(len(data.tokens), (config.batch,), generator=generator, device=device)
-        which = torch.randint(data.states.shape[1], (config.batch,), generator=generator, device=device)
+        generator.manual_seed(processes.seed(config.seed, step))
+        rows = torch.randint(len(data.tokens), (count,), generator=generator, device=device)
+        which = torch.randint(data.states.shape[1], (count,), generator=generator, device=device)
         target = data.tokens[rows].float()
         noise = torch.randn(target.shape, generator=generator, device=device)
-        t = sample_times(config.batch, generator, device)
+        t = sample_times(count, generator, device)
         noisy = torch.lerp(target, noise, t[:, None, None])
-        dropped = torch.rand(config.batch, 20, generator=generator, device=device) < config.drop_local
+        dropped = torch.rand(count, 20, generator=generator, device=device) < config.drop_local
         dropped[:, 0] = False
         conditions = torch.where(dropped[..., None, None], data.empty, data.conditions[rows]).float()
-        silent = torch.rand(config.batch, generator=generator, device=device) < config.drop_text
+        silent = torch.rand(count, generator=generator, device=device) < config.drop_text
         states = torch.where(silent[:, None, None], data.empty_states, data.states[rows, which]).float()
         pooled = torch.where(silent[:, None], data.empty_pooled, data.pooled[rows, which]).float()
         with mixed_precision(device):
-            predicted = step_velocity(noisy, conditions, states, pooled, t, guidance, text_ids)
+            predicted = velocity_of(noisy, conditions, states, pooled, t, guidance)
         loss = torch.nn.functional.mse_loss(predicted.float(), noise - target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

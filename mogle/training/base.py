@@ -1,9 +1,10 @@
 """Pretrains the tiny FLUX: rectified flow on portraits, a second token stream, then guidance distillation.
 
 A frozen backbone can only be steered by a second stream of tokens if it knows how to read one. FLUX.1-dev does by its
-size; a small model has to be taught. From `stream_from` on, half of the batches carry a second stream at the same
-positions: tokens of the same picture, clean or noised, in its own or shuffled colours or in a few flat ones, part of
-them set to zero. No mask and no label ever appears here: reading masks is what Face-MoGLE's adapter learns later.
+size; a small model has to be taught. From `stream_from` on, two of three batches carry a second stream at the same
+positions: tokens of the same picture, clean or noised, in its own or shuffled colours, in a few flat ones, in gray or
+as edges, part of them set to zero. No mask and no label ever appears here: reading masks is what Face-MoGLE's adapter
+learns later.
 """
 
 from __future__ import annotations
@@ -47,18 +48,24 @@ class Corpus:
     image_ids: torch.Tensor
 
 
+def vae_layout(device: torch.device) -> torch.memory_format:
+    """The memory layout in which the encoder is fast: in float32 on a CPU channels last (19 ms a picture, not 28)."""
+    import torch
+
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
+
+
 def encode_images(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, H/16 * W/16, 64) packed, scaled latents (the mode), bfloat16."""
     import torch
     from diffusers import FluxPipeline
 
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
-    cuda = images.device.type == "cuda"
-    layout = torch.contiguous_format if cuda else torch.channels_last  # float32 on a CPU: 19 ms a picture, not 28
+    layout = vae_layout(images.device)
     vae.encoder.to(memory_format=layout)
     out = []
     with torch.no_grad(), mixed_precision(images.device):
-        for chunk in images.split(256 if cuda else 16):
+        for chunk in images.split(256 if images.device.type == "cuda" else 16):
             x = (chunk.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=layout)
             latent = (vae.encode(x).latent_dist.mode().float() - shift) * scale
             out.append(FluxPipeline._pack_latents(latent.contiguous(), *latent.shape).to(torch.bfloat16))
@@ -78,6 +85,28 @@ def shuffled_colours(images: torch.Tensor, generator: torch.Generator) -> torch.
         x = chunk.flatten(1, 2).float() / 127.5 - 1
         x = x - x.mean(dim=1, keepdim=True)
         out.append(((x @ turn).clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8).view(chunk.shape))
+    return torch.cat(out)
+
+
+def edge_pictures(images: torch.Tensor) -> torch.Tensor:
+    """Gradient magnitude of each picture (N, H, W, 3) uint8, in gray: structure without colour."""
+    import torch
+
+    out = []
+    for chunk in images.split(256):
+        gray = chunk.float().mean(dim=-1)
+        dx = torch.nn.functional.pad(gray[:, :, 2:] - gray[:, :, :-2], (1, 1))
+        dy = torch.nn.functional.pad(gray[:, 2:] - gray[:, :-2], (0, 0, 1, 1))
+        edges = (2 * (dx.square() + dy.square()).sqrt()).clamp(0, 255).to(torch.uint8)
+        out.append(edges[..., None].expand(*chunk.shape))
+    return torch.cat(out)
+
+
+def gray_pictures(images: torch.Tensor) -> torch.Tensor:
+    """Each picture (N, H, W, 3) uint8 in gray: of all views the one that keeps most of the picture."""
+    import torch
+
+    out = [chunk.float().mean(dim=-1, keepdim=True).to(torch.uint8).expand(*chunk.shape) for chunk in images.split(256)]
     return torch.cat(out)
 
 
@@ -101,8 +130,12 @@ def posterized_pictures(images: torch.Tensor, generator: torch.Generator, colour
     return torch.cat(out)
 
 
-def _second_stream(corpus: Corpus, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, S, 64): a random view for each sample, noised at a random level, random tokens at zero."""
+def _second_stream(corpus: Corpus, rows: torch.Tensor, easy: float, generator: torch.Generator) -> torch.Tensor:
+    """(B, S, 64): for each sample a random view, in part mixed with the picture's own tokens, noised, or with gaps.
+
+    The mixtures are the bridge: a network that has learned to copy the picture itself ignored every other view, until
+    there were pictures half one and half the other. With probability `easy` a sample is the picture itself.
+    """
     import torch
 
     device, count, tokens = rows.device, len(rows), corpus.tokens.shape[1]
@@ -111,14 +144,14 @@ def _second_stream(corpus: Corpus, rows: torch.Tensor, generator: torch.Generato
         return torch.rand(*shape, generator=generator, device=device)
 
     views = torch.stack([view[rows] for view in corpus.views])
-    stream = views[
-        torch.randint(len(views), (count,), generator=generator, device=device), torch.arange(count, device=device)
-    ]
-    level = torch.where(uniform(count) < 0.5, 0.0, 0.8 * uniform(count))[:, None, None]
-    noise = torch.randn(stream.shape, generator=generator, device=device)
-    stream = (1 - level) * stream.float() + level * noise
-    keep = torch.where(uniform(count) < 0.5, 1.0, uniform(count))[:, None]
-    return stream * (uniform(count, tokens) < keep)[..., None]
+    which = torch.randint(len(views), (count,), generator=generator, device=device)
+    own, stream = corpus.tokens[rows].float(), views[which, torch.arange(count, device=device)].float()
+    stream = torch.lerp(stream, own, torch.where(uniform(count) < 0.6, uniform(count), 0.0)[:, None, None])
+    level = torch.where(uniform(count) < 0.75, 0.0, 0.8 * uniform(count))[:, None, None]
+    stream = torch.lerp(stream, torch.randn(stream.shape, generator=generator, device=device), level)
+    keep = torch.where(uniform(count) < 0.75, 1.0, uniform(count))[:, None]
+    stream = stream * (uniform(count, tokens) < keep)[..., None]
+    return torch.where((uniform(count) < easy)[:, None, None], own, stream)
 
 
 def _captions(
@@ -185,6 +218,7 @@ def pretrain_base(
     batch: int,
     learning_rate: float,
     stream_from: float,
+    easy_stream: float,
     drop_text: float,
     seed: int,
     compile_model: bool = False,
@@ -192,8 +226,10 @@ def pretrain_base(
 ) -> dict[str, Any]:
     """Fits transformer and text encoders together, in place, to the velocity eps - z0 at z_t = (1-t) z0 + t eps.
 
-    The guidance input is drawn from [1, 5] and means nothing yet: `distill_guidance` gives it its meaning. Weights end
-    as their moving average. With a `checkpoint` an interrupted run goes on from there.
+    Attention finds the second stream sooner if reading it pays: up to `easy_stream` of the way it is the picture
+    itself, which fades into the views over the tenth before. The guidance input is drawn from [1, 5] and means nothing
+    yet: `distill_guidance` gives it its meaning. Weights end as their moving average. With a `checkpoint` an
+    interrupted run goes on from there.
     """
     import torch
 
@@ -214,8 +250,9 @@ def pretrain_base(
         generator.manual_seed(processes.seed(seed, step))
         rows, target, noise, t, noisy = _noised(corpus, mine, generator)
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
-        with_stream = step >= stream_from * steps and step % 2 == 1
-        stream = _second_stream(corpus, rows, generator) if with_stream else None
+        with_stream = step >= stream_from * steps and step % 3 > 0
+        easy = min(1.0, max(0.0, 10 * (easy_stream - step / steps)))
+        stream = _second_stream(corpus, rows, easy, generator) if with_stream else None
         clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
             velocity = velocity_of(noisy, stream, clip_ids, t5_ids, t, guidance)
@@ -273,7 +310,7 @@ def distill_guidance(
     for step in range(steps):
         generator.manual_seed(processes.seed(seed, step))
         rows, _, _, t, noisy = _noised(corpus, mine, generator)
-        stream = _second_stream(corpus, rows, generator) if step % 2 else None
+        stream = _second_stream(corpus, rows, 0.0, generator) if step % 3 else None
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
         captions = _captions(corpus, rows, drop_text, generator)

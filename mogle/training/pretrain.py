@@ -179,7 +179,14 @@ def _corpus(shop: Workshop) -> Any:
     import torch
     from diffusers import AutoencoderKL, FluxPipeline
 
-    from mogle.training.base import Corpus, encode_images, posterized_pictures, shuffled_colours
+    from mogle.training.base import (
+        Corpus,
+        edge_pictures,
+        encode_images,
+        gray_pictures,
+        posterized_pictures,
+        shuffled_colours,
+    )
     from mogle.training.text import token_ids
 
     kept = shop.out / "corpus.pt"
@@ -191,6 +198,7 @@ def _corpus(shop: Workshop) -> Any:
     tokens = encode_images(model, images)
     shuffled = encode_images(model, shuffled_colours(images, generator))
     posterized = [encode_images(model, posterized_pictures(images, generator)) for _ in range(2)]
+    plain = [encode_images(model, view(images)) for view in (gray_pictures, edge_pictures)]
     clip, t5 = _tokenizers(shop)
     texts = shop.texts()
     flat = [c.lower() if n % 3 == 0 else c for n, c in enumerate(c for group in texts for c in group)]
@@ -198,7 +206,7 @@ def _corpus(shop: Workshop) -> Any:
     side = images.shape[1] // 16
     corpus = Corpus(
         tokens=tokens,
-        views=[tokens, shuffled, *posterized],
+        views=[tokens, shuffled, *posterized, *plain],
         clip_ids=token_ids(clip, flat).view(shape).to(shop.device, torch.int16),
         t5_ids=token_ids(t5, flat).view(shape).to(shop.device, torch.int16),
         empty_clip=token_ids(clip, [""])[0].to(shop.device),
@@ -284,20 +292,30 @@ def distill(shop: Workshop) -> dict[str, Any]:
 
 
 def adapter(shop: Workshop) -> dict[str, Any]:
-    """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
+    """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter; keeps what it encodes in adapter.pt."""
+    from dataclasses import asdict
+
     import torch
 
     from mogle.pipeline import FaceMoGLEPipeline
-    from mogle.training.adapter import AdapterConfig, encode_portraits, new_adapter, train_adapter
+    from mogle.training.adapter import AdapterConfig, AdapterData, encode_portraits, new_adapter, train_adapter
 
-    config = AdapterConfig(**shop.settings["adapter"])
+    want = dict(shop.settings["adapter"])
+    count, kept = want.pop("portraits"), shop.out / "adapter.pt"
+    config = AdapterConfig(**want)
     pipe = FaceMoGLEPipeline.from_pretrained(shop.base_dir, dtype=torch.float32).to(shop.device)
     new_adapter(pipe, config)
-    images, masks, _, _ = shop.portraits()
-    data = encode_portraits(pipe, images, masks, shop.texts(), dtype=torch.bfloat16)
+    if kept.exists():
+        data = AdapterData(**torch.load(kept, weights_only=True, map_location=shop.device))
+    else:
+        images, masks, _, _ = shop.portraits()
+        texts = shop.texts()[:count]
+        data = encode_portraits(pipe, images[:count], masks[:count], texts, dtype=torch.bfloat16)
+        torch.save(asdict(data), kept)
     facts = train_adapter(pipe, data, config, compile_model=shop.compile)
-    pipe.save_mogle(shop.out / "tiny-flux-mogle")
-    return facts
+    if main_process():
+        pipe.save_mogle(shop.out / "tiny-flux-mogle")
+    return {"portraits": len(data.tokens), **facts}
 
 
 _DONE: dict[str, str] = {
@@ -312,7 +330,7 @@ _DONE: dict[str, str] = {
 
 
 #: Stages that several processes can share (`torchrun --nproc-per-node 2 -m mogle pretrain --stages base ...`).
-_SHARED = ("base", "distill")
+_SHARED = ("base", "distill", "adapter")
 
 
 def pretrain(shop: Workshop, stages: Sequence[str] = STAGES) -> None:
