@@ -132,3 +132,11 @@ def test_names_of_classes_cover_no_mark_and_no_other_name():
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert [text.get_text() for text in figure.axes[0].texts] == list(LABELS)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_widget_shows_figures_as_wide_as_any_other(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append(kwargs["metadata"]))
+    maps = np.random.default_rng(0).random((3, 64, 20))
+    widgets.explore(lambda step: figures.gate_maps(maps[step], 8, 8), alt="Twenty maps of one step.", step=range(3))
+    assert shown[0]["image/png"]["width"] == 900

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 
-def explorer(render: Callable[..., Image.Image], **choices: Any) -> Any:
+def explorer(render: Callable[..., Image.Image | Figure], **choices: Any) -> Any:
     """A widget of one control for each argument of `render`, and the picture that it gives.
 
     Args:
-        render: arguments by name -> picture.
+        render: arguments by name -> picture or figure.
         **choices: a sequence of options (a menu of them), a mapping name -> option, or a range (a slider).
 
     Returns:
@@ -33,7 +34,9 @@ def explorer(render: Callable[..., Image.Image], **choices: Any) -> Any:
     picture = ipywidgets.Image(format="png")
 
     def update(*_: Any) -> None:
-        picture.value = _png(render(**{name: control.value for name, control in controls.items()}))
+        made = render(**{name: control.value for name, control in controls.items()})
+        picture.value, width = _png(made)
+        picture.layout.width = f"{width}px"
 
     for control in controls.values():
         control.observe(update, names="value")
@@ -41,20 +44,30 @@ def explorer(render: Callable[..., Image.Image], **choices: Any) -> Any:
     return ipywidgets.VBox([*controls.values(), picture])
 
 
-def explore(render: Callable[..., Image.Image], *, alt: str, **choices: Any) -> None:
+def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices: Any) -> None:
     """Display an `explorer`; where no kernel runs, its first picture and the alt text are what is seen."""
     from IPython.display import display
 
     from mogle.course.figures import bundle
 
     widget = explorer(render, **choices)
-    data, metadata = bundle(widget.children[-1].value, alt, retina=1)
+    picture = widget.children[-1]
+    with Image.open(io.BytesIO(picture.value)) as opened:
+        retina = opened.width // int(picture.layout.width.removesuffix("px"))
+    data, metadata = bundle(picture.value, alt, retina)
     data |= {key: value for key, value in widget._repr_mimebundle_().items() if "widget-view" in key}
     display(data, metadata=metadata, raw=True)
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(picture: Image.Image | Figure) -> tuple[bytes, int]:
+    """The picture, enlarged to about 384 px, or the figure as PNG; and the width at which it is shown."""
+    if isinstance(picture, Figure):
+        from mogle.course import figures
+
+        made = figures.png(picture)
+        with Image.open(io.BytesIO(made)) as opened:
+            return made, opened.width // figures.RETINA
     file = io.BytesIO()
-    side: Sequence[int] = [max(1, 384 // picture.height) * length for length in picture.size]
-    picture.resize((side[0], side[1]), Image.Resampling.BICUBIC).save(file, format="PNG")
-    return file.getvalue()
+    width, height = (max(1, 384 // picture.height) * length for length in picture.size)
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(file, format="PNG")
+    return file.getvalue(), width
