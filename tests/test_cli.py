@@ -268,3 +268,8 @@ def test_help_does_not_load_torch():
     script = f"import sys; from mogle.cli import app\ntry: app(['generate', '--help'])\n{tail}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mogle", "generate"], capture_output=True, text=True)
+    assert done.returncode == 2 and "neither --prompt nor --mask" in done.stderr

@@ -329,7 +329,7 @@ _DONE: dict[str, str] = {
 }
 
 
-#: Stages that several processes can share (`torchrun --nproc-per-node 2 -m mogle pretrain --stages base ...`).
+#: Stages that several processes can share: `torchrun --nproc-per-node 2 -m mogle pretrain --stages base --out ...`.
 _SHARED = ("base", "distill", "adapter")
 
 
