@@ -292,13 +292,26 @@ def distill_guidance(
     import torch
 
     from mogle.training.muon import Muon
+    from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
-    clip.requires_grad_(False), t5.requires_grad_(False)
-    teacher = _velocity_module(copy.deepcopy(transformer), clip, t5, corpus, compile_model).eval().requires_grad_(False)
+    teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
     transformer.requires_grad_(True).train()
     processes = Processes(device)
-    velocity_of = processes.share(_velocity_module(transformer, clip, t5, corpus, compile_model))
+    flow = eager_or_compiled(forward_streams, compile_model)
+    text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
+
+    class Student(torch.nn.Module):
+        """What several processes share."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, noisy, stream, states, pooled, t, guidance):  # type: ignore[no-untyped-def]
+            return flow(self.transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
+
+    velocity_of = processes.share(Student())
     optimizer = Muon(transformer.parameters(), lr=learning_rate)
     schedule = cosine_schedule(optimizer, steps, warmup=min(100, steps // 10))
     average = averaged(transformer, 0.998)
@@ -306,19 +319,22 @@ def distill_guidance(
     progress = Progress("distill", steps)
     mine = processes.part_of(batch)
     ones = torch.ones(mine, device=device)
-    empty = [ids.expand(mine, -1) for ids in (corpus.empty_clip, corpus.empty_t5)]
+    with torch.no_grad():
+        nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
     for step in range(steps):
         generator.manual_seed(processes.seed(seed, step))
         rows, _, _, t, noisy = _noised(corpus, mine, generator)
         stream = _second_stream(corpus, rows, 0.0, generator) if step % 3 else None
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
-        captions = _captions(corpus, rows, drop_text, generator)
+        clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
             with torch.no_grad():
-                told = teacher(noisy, stream, *captions, t, ones).float()
-                untold = teacher(noisy, stream, *empty, t, ones).float()
-            velocity = velocity_of(noisy, stream, *captions, t, guidance)
+                states, pooled = t5(t5_ids)[0], clip(clip_ids).pooler_output
+                empty = [part.expand(mine, *part.shape[1:]).to(states.dtype) for part in nothing]
+                told = flow(teacher, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids).float()
+                untold = flow(teacher, noisy, stream, *empty, t, ones, corpus.image_ids, text_ids).float()
+            velocity = velocity_of(noisy, stream, states, pooled, t, guidance)
         loss = torch.nn.functional.mse_loss(velocity.float(), untold + weight * (told - untold))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -287,7 +287,8 @@ def train_judges(
     pictures = torch.from_numpy(images[:count]).to(device)
     cuda = device.type == "cuda"
     share = (minutes, minutes) if minutes is None or not cuda else (minutes * 2 / 3, minutes / 3)
-    threads = torch.get_num_threads() if cuda else max(1, torch.get_num_threads() // 2)
+    all_threads = torch.get_num_threads()
+    threads = all_threads if cuda else max(1, all_threads // 2)
 
     def parser_job() -> tuple[FaceParser, dict[str, float]]:
         torch.set_num_threads(threads)
@@ -302,6 +303,7 @@ def train_judges(
     with ThreadPoolExecutor(1 if cuda else 2) as pool:
         parsing, reading = pool.submit(parser_job), pool.submit(reader_job)
         (parser, parser_run), (reader, reader_run) = parsing.result(), reading.result()
+    torch.set_num_threads(all_threads)  # MKL's number is the whole process's
     judges = Judges(parser.half().float(), reader.half().float())  # the files hold half precision; so does the measure
     heldout_facts = measure_judges(judges, images[count:], masks[count:], attributes[count:])
     training = {
@@ -309,7 +311,7 @@ def train_judges(
         "seed": seed,
         "hardware": torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} CPU threads",
         "torch": torch.__version__,
-        "minutes": round(_together([parser_run["seconds"], reader_run["seconds"]], cuda) / 60, 2),
+        "minutes": round((sum if cuda else max)([parser_run["seconds"], reader_run["seconds"]]) / 60, 2),
         "parser": parser_run,
         "attributes": reader_run,
         **(record or {}),
@@ -318,11 +320,6 @@ def train_judges(
     save_judges(out, judges, facts)
     write_card(out, facts)
     return facts
-
-
-def _together(seconds: Sequence[float], cuda: bool) -> float:
-    """How long two trainings took: one after the other on a GPU, at the same time on a CPU."""
-    return sum(seconds) if cuda else max(seconds)
 
 
 def write_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
