@@ -154,7 +154,7 @@ def run(step: Step) -> float:
     """
     command = step.command
     if command[0] == "mogle":
-        command = [sys.executable, "-c", "from mogle.cli import main; main()", *command[1:]]
+        command = [sys.executable, "-m", *command]
     start = time.monotonic()
     with LOG.open("w") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode

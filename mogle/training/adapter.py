@@ -27,6 +27,7 @@ from mogle.training.loop import (
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from diffusers import AutoencoderKL
 
     from mogle.pipeline import FaceMoGLEPipeline
 
@@ -89,27 +90,17 @@ def _encode_captions(
     return torch.cat(states), torch.cat(pooled)
 
 
-def encode_portraits(
-    pipe: FaceMoGLEPipeline,
-    images: np.ndarray,
-    masks: np.ndarray,
-    captions: Sequence[Sequence[str]],
-    *,
-    chunk: int = 8,
-    dtype: torch.dtype | None = None,
-) -> AdapterData:
-    """Runs VAE and text encoders over (N, H, W, 3) pictures, (N, H, W) label maps and K captions for each."""
+def encode_pictures(
+    vae: AutoencoderKL, images: np.ndarray, masks: np.ndarray, *, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(N, H, W, 3) pictures and (N, H, W) label maps -> tokens (N, S, 64), conditions (N, 20, S, 64), empty (S, 64)."""
     import torch
     from diffusers import FluxPipeline
 
     from mogle.training.vae import colour_masks
 
-    device = pipe.transformer.device
-    dtype = dtype or torch.float32
-    vae, count = pipe.vae, len(images)
+    device, count, chunk = vae.device, len(images), 8
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
-    height, width = images.shape[1] // 16, images.shape[2] // 16
-
     layout = vae_layout(device)
     vae.encoder.to(memory_format=layout)
 
@@ -121,7 +112,7 @@ def encode_portraits(
     tokens = encode_images(vae, torch.as_tensor(images, device=device)).to(dtype)
     with torch.no_grad():
         empty = encode(-torch.ones(1, 3, *images.shape[1:3], device=device))[0]
-        conditions = torch.empty(count, 20, height * width, 64, dtype=dtype, device=device)
+        conditions = torch.empty(count, 20, *empty.shape, dtype=dtype, device=device)
         conditions[:] = empty
         for start in range(0, count, chunk):
             labels = torch.as_tensor(masks[start : start + chunk], device=device)
@@ -131,19 +122,47 @@ def encode_portraits(
             for part in torch.arange(len(rows), device=device).split(4 * chunk):
                 binary = present[rows[part], classes[part]].float()[:, None].expand(-1, 3, -1, -1) * 2 - 1
                 conditions[start + rows[part], 1 + classes[part]] = encode(binary)
-    each = len(captions[0])
+    return tokens, conditions, empty
+
+
+def adapter_data(
+    pipe: FaceMoGLEPipeline,
+    pictures: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    captions: Sequence[Sequence[str]],
+    size: tuple[int, int],
+) -> AdapterData:
+    """What `encode_pictures` gave, with K captions for each picture as the pipeline encodes them; size: (H, W)."""
+    import torch
+
+    tokens, conditions, empty = pictures
     states, pooled = _encode_captions(pipe, [caption for group in captions for caption in group])
     empty_states, empty_pooled = _encode_captions(pipe, [""])
+    shape = (len(captions), len(captions[0]))
     return AdapterData(
         tokens=tokens,
         conditions=conditions,
         empty=empty,
-        states=states.to(dtype).unflatten(0, (count, each)),
-        pooled=pooled.to(dtype).unflatten(0, (count, each)),
-        empty_states=empty_states[0].to(dtype),
-        empty_pooled=empty_pooled[0].to(dtype),
-        image_ids=pipe._prepare_latent_image_ids(1, height, width, device, torch.float32),
+        states=states.to(tokens.dtype).unflatten(0, shape),
+        pooled=pooled.to(tokens.dtype).unflatten(0, shape),
+        empty_states=empty_states[0].to(tokens.dtype),
+        empty_pooled=empty_pooled[0].to(tokens.dtype),
+        image_ids=pipe._prepare_latent_image_ids(1, size[0] // 16, size[1] // 16, tokens.device, torch.float32),
     )
+
+
+def encode_portraits(
+    pipe: FaceMoGLEPipeline,
+    images: np.ndarray,
+    masks: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    *,
+    dtype: torch.dtype | None = None,
+) -> AdapterData:
+    """Runs VAE and text encoders over (N, H, W, 3) pictures, (N, H, W) label maps and K captions for each."""
+    import torch
+
+    pictures = encode_pictures(pipe.vae, images, masks, dtype=dtype or torch.float32)
+    return adapter_data(pipe, pictures, captions, images.shape[1:3])
 
 
 def new_adapter(pipe: FaceMoGLEPipeline, config: AdapterConfig) -> None:

@@ -130,11 +130,14 @@ def posterized_pictures(images: torch.Tensor, generator: torch.Generator, colour
     return torch.cat(out)
 
 
-def _second_stream(corpus: Corpus, rows: torch.Tensor, easy: float, generator: torch.Generator) -> torch.Tensor:
-    """(B, S, 64): for each sample a random view, in part mixed with the picture's own tokens, noised, or with gaps.
+def _second_stream(
+    corpus: Corpus, rows: torch.Tensor, easy: float, mixed: float, generator: torch.Generator
+) -> torch.Tensor:
+    """(B, S, 64): for each sample a random view, at times mixed with the picture's own tokens, noised, or with gaps.
 
     The mixtures are the bridge: a network that has learned to copy the picture itself ignored every other view, until
-    there were pictures half one and half the other. With probability `easy` a sample is the picture itself.
+    there were pictures half one and half the other. `mixed` is their share of the samples; with probability `easy` a
+    sample is the picture itself.
     """
     import torch
 
@@ -146,7 +149,7 @@ def _second_stream(corpus: Corpus, rows: torch.Tensor, easy: float, generator: t
     views = torch.stack([view[rows] for view in corpus.views])
     which = torch.randint(len(views), (count,), generator=generator, device=device)
     own, stream = corpus.tokens[rows].float(), views[which, torch.arange(count, device=device)].float()
-    stream = torch.lerp(stream, own, torch.where(uniform(count) < 0.6, uniform(count), 0.0)[:, None, None])
+    stream = torch.lerp(stream, own, torch.where(uniform(count) < mixed, uniform(count), 0.0)[:, None, None])
     level = torch.where(uniform(count) < 0.75, 0.0, 0.8 * uniform(count))[:, None, None]
     stream = torch.lerp(stream, torch.randn(stream.shape, generator=generator, device=device), level)
     keep = torch.where(uniform(count) < 0.75, 1.0, uniform(count))[:, None]
@@ -227,9 +230,9 @@ def pretrain_base(
     """Fits transformer and text encoders together, in place, to the velocity eps - z0 at z_t = (1-t) z0 + t eps.
 
     Attention finds the second stream sooner if reading it pays: up to `easy_stream` of the way it is the picture
-    itself, which fades into the views over the tenth before. The guidance input is drawn from [1, 5] and means nothing
-    yet: `distill_guidance` gives it its meaning. Weights end as their moving average. With a `checkpoint` an
-    interrupted run goes on from there.
+    itself, which fades into the views over the tenth before; mixtures of both grow rarer to the end. The guidance input
+    is drawn from [1, 5] and means nothing yet: `distill_guidance` gives it its meaning. Weights end as their moving
+    average. With a `checkpoint` an interrupted run goes on from there.
     """
     import torch
 
@@ -252,7 +255,8 @@ def pretrain_base(
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 3 > 0
         easy = min(1.0, max(0.0, 10 * (easy_stream - step / steps)))
-        stream = _second_stream(corpus, rows, easy, generator) if with_stream else None
+        mixed = 1 - step / steps
+        stream = _second_stream(corpus, rows, easy, mixed, generator) if with_stream else None
         clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
             velocity = velocity_of(noisy, stream, clip_ids, t5_ids, t, guidance)
@@ -324,7 +328,7 @@ def distill_guidance(
     for step in range(steps):
         generator.manual_seed(processes.seed(seed, step))
         rows, _, _, t, noisy = _noised(corpus, mine, generator)
-        stream = _second_stream(corpus, rows, 0.0, generator) if step % 3 else None
+        stream = _second_stream(corpus, rows, 0.0, 0.0, generator) if step % 3 else None
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
         clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)

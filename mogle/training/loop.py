@@ -102,6 +102,12 @@ class Processes:
             raise MogleError(f"batch {batch}: expected a multiple of the {self.count} processes")
         return batch // self.count
 
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        """The processes' tensors one after another, for all of them; bytes travel, so any type does."""
+        import torch
+
+        return self.accelerator.gather(part.contiguous().view(torch.uint8)).view(part.dtype)
+
     def seed(self, seed: int, step: int) -> int:
         """A seed for this step and process, so that a run that goes on needs no state of a generator."""
         return (seed * 1_000_003 + step) * 1009 + self.rank

@@ -291,31 +291,51 @@ def distill(shop: Workshop) -> dict[str, Any]:
     return {**want, **losses}
 
 
-def adapter(shop: Workshop) -> dict[str, Any]:
-    """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter; keeps what it encodes in adapter.pt."""
-    from dataclasses import asdict
+def _pictures(shop: Workshop, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens of `count` portraits and of their masks; kept in conditions.pt, because only the VAE changes them."""
+    import torch
+    from diffusers import AutoencoderKL
 
+    from mogle.training.adapter import encode_pictures
+    from mogle.training.loop import Processes
+
+    kept = shop.out / "conditions.pt"
+    if kept.exists():
+        tokens, conditions, empty = torch.load(kept, weights_only=True, map_location=shop.device)
+        if len(tokens) < count:
+            raise MogleError(f"{kept}: found {len(tokens)} portraits, expected {count}; remove it to encode them anew")
+        return tokens[:count], conditions[:count], empty
+    vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
+    processes = Processes(torch.device(shop.device))
+    mine = processes.part_of(count)
+    rows = slice(processes.rank * mine, (processes.rank + 1) * mine)
+    images, masks, _, _ = shop.portraits()
+    tokens, conditions, empty = encode_pictures(vae, images[rows], masks[rows], dtype=torch.bfloat16)
+    pictures = processes.gather(tokens), processes.gather(conditions), empty
+    if main_process():
+        torch.save(pictures, kept)
+    return pictures
+
+
+def adapter(shop: Workshop) -> dict[str, Any]:
+    """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
     import torch
 
     from mogle.pipeline import FaceMoGLEPipeline
-    from mogle.training.adapter import AdapterConfig, AdapterData, encode_portraits, new_adapter, train_adapter
+    from mogle.training.adapter import AdapterConfig, adapter_data, new_adapter, train_adapter
 
     want = dict(shop.settings["adapter"])
-    count, kept = want.pop("portraits"), shop.out / "adapter.pt"
+    count = want.pop("portraits")
     config = AdapterConfig(**want)
+    pictures = _pictures(shop, count)
     pipe = FaceMoGLEPipeline.from_pretrained(shop.base_dir, dtype=torch.float32).to(shop.device)
+    size = shop.settings["portraits"]["size"]
+    data = adapter_data(pipe, pictures, shop.texts()[:count], (size, size))
     new_adapter(pipe, config)
-    if kept.exists():
-        data = AdapterData(**torch.load(kept, weights_only=True, map_location=shop.device))
-    else:
-        images, masks, _, _ = shop.portraits()
-        texts = shop.texts()[:count]
-        data = encode_portraits(pipe, images[:count], masks[:count], texts, dtype=torch.bfloat16)
-        torch.save(asdict(data), kept)
     facts = train_adapter(pipe, data, config, compile_model=shop.compile)
     if main_process():
         pipe.save_mogle(shop.out / "tiny-flux-mogle")
-    return {"portraits": len(data.tokens), **facts}
+    return {"portraits": count, **facts}
 
 
 _DONE: dict[str, str] = {
