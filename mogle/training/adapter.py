@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mogle.errors import MogleError
-from mogle.training.base import encode_images, sample_times, vae_layout
+from mogle.training.base import edge_pictures, encode_images, sample_times, vae_layout
 from mogle.training.loop import (
     Processes,
     Progress,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
+    from mogle.experts import MoGLE
     from mogle.pipeline import FaceMoGLEPipeline
 
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 class AdapterConfig:
     """Settings of one fine-tuning run; the defaults suit the tiny base on two CPU cores.
 
-    `minutes` ends a run early (encoding not counted); `optimizer` is "adamw" or "prodigy" (the reference's, lr 1).
+    `minutes` ends a run early (encoding not counted); `optimizer` is "adamw" or "prodigy" (the reference's, lr 1);
+    `warm_start` is the number of steps that `warm_start` takes (0 in the reference).
     """
 
     steps: int = 400
@@ -51,20 +53,32 @@ class AdapterConfig:
     drop_text: float = 0.1
     guidance: float = 1.0
     average: float | None = None
+    warm_start: int = 150
     seed: int = 0
+
+
+class Pictures(NamedTuple):
+    """What the VAE makes of N portraits: nothing else has to be encoded again when base or captions change.
+
+    tokens (N, S, 64); conditions (N, 20, S, 64); empty (S, 64): an all-black condition; outlines (N, S, 64): the
+    portraits' edges in gray, for `warm_start` alone.
+    """
+
+    tokens: torch.Tensor
+    conditions: torch.Tensor
+    empty: torch.Tensor
+    outlines: torch.Tensor
 
 
 @dataclass
 class AdapterData:
     """What the frozen parts make of N portraits with K captions each.
 
-    tokens (N, S, 64); conditions (N, 20, S, 64); empty (S, 64): an all-black condition; states (N, K, L, D2) and pooled
-    (N, K, D1): captions; empty_states (L, D2), empty_pooled (D1,): the empty caption; image_ids (S, 3).
+    states (N, K, L, D2) and pooled (N, K, D1): captions; empty_states (L, D2), empty_pooled (D1,): the empty caption;
+    image_ids (S, 3).
     """
 
-    tokens: torch.Tensor
-    conditions: torch.Tensor
-    empty: torch.Tensor
+    pictures: Pictures
     states: torch.Tensor
     pooled: torch.Tensor
     empty_states: torch.Tensor
@@ -90,10 +104,8 @@ def _encode_captions(
     return torch.cat(states), torch.cat(pooled)
 
 
-def encode_pictures(
-    vae: AutoencoderKL, images: np.ndarray, masks: np.ndarray, *, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(N, H, W, 3) pictures and (N, H, W) label maps -> tokens (N, S, 64), conditions (N, 20, S, 64), empty (S, 64)."""
+def encode_pictures(vae: AutoencoderKL, images: np.ndarray, masks: np.ndarray, *, dtype: torch.dtype) -> Pictures:
+    """Runs the VAE over (N, H, W, 3) uint8 pictures and (N, H, W) label maps; an absent class is `empty`."""
     import torch
     from diffusers import FluxPipeline
 
@@ -109,7 +121,8 @@ def encode_pictures(
         latent = (latent - shift).mul(scale).contiguous()
         return FluxPipeline._pack_latents(latent, *latent.shape).to(dtype)
 
-    tokens = encode_images(vae, torch.as_tensor(images, device=device)).to(dtype)
+    faces = torch.as_tensor(images, device=device)
+    tokens, outlines = (encode_images(vae, x).to(dtype) for x in (faces, edge_pictures(faces)))
     with torch.no_grad():
         empty = encode(-torch.ones(1, 3, *images.shape[1:3], device=device))[0]
         conditions = torch.empty(count, 20, *empty.shape, dtype=dtype, device=device)
@@ -122,26 +135,24 @@ def encode_pictures(
             for part in torch.arange(len(rows), device=device).split(4 * chunk):
                 binary = present[rows[part], classes[part]].float()[:, None].expand(-1, 3, -1, -1) * 2 - 1
                 conditions[start + rows[part], 1 + classes[part]] = encode(binary)
-    return tokens, conditions, empty
+    return Pictures(tokens, conditions, empty, outlines)
 
 
 def adapter_data(
     pipe: FaceMoGLEPipeline,
-    pictures: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    pictures: Pictures,
     captions: Sequence[Sequence[str]],
     size: tuple[int, int],
 ) -> AdapterData:
     """What `encode_pictures` gave, with K captions for each picture as the pipeline encodes them; size: (H, W)."""
     import torch
 
-    tokens, conditions, empty = pictures
+    tokens = pictures.tokens
     states, pooled = _encode_captions(pipe, [caption for group in captions for caption in group])
     empty_states, empty_pooled = _encode_captions(pipe, [""])
     shape = (len(captions), len(captions[0]))
     return AdapterData(
-        tokens=tokens,
-        conditions=conditions,
-        empty=empty,
+        pictures=pictures,
         states=states.to(tokens.dtype).unflatten(0, shape),
         pooled=pooled.to(tokens.dtype).unflatten(0, shape),
         empty_states=empty_states[0].to(tokens.dtype),
@@ -177,6 +188,41 @@ def new_adapter(pipe: FaceMoGLEPipeline, config: AdapterConfig) -> None:
     add_lora(pipe.transformer, rank=config.rank)
 
 
+def _mogle_of(pipe: FaceMoGLEPipeline) -> MoGLE:
+    if pipe.mogle is None:
+        raise MogleError("the pipeline has no MoGLE; call new_adapter or load_mogle before training")
+    return pipe.mogle
+
+
+def warm_start(pipe: FaceMoGLEPipeline, data: AdapterData, config: AdapterConfig) -> float:
+    """Teaches the pipeline's new MoGLE, in place, to draw outlines: `config.warm_start` steps towards portraits' edges.
+
+    A small base reads pictures in the second stream, not the noise that untrained experts make, and while it reads
+    nothing MoGLE learns nothing: without this the loss stayed where it was for 1,000 steps. Returns the last loss.
+    """
+    import torch
+
+    pictures, device = data.pictures, data.pictures.tokens.device
+    mogle = _mogle_of(pipe).float().train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(mogle.parameters(), lr=3e-3)
+    schedule = cosine_schedule(optimizer, config.warm_start)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    loss = torch.zeros(())
+    for _ in range(config.warm_start):
+        rows = torch.randint(len(pictures.tokens), (64,), generator=generator, device=device)
+        target = pictures.tokens[rows].float()
+        noise = torch.randn(target.shape, generator=generator, device=device)
+        t = sample_times(len(rows), generator, device)
+        noisy = torch.lerp(target, noise, t[:, None, None])
+        drawn = mogle(pictures.conditions[rows].float(), noisy, t)
+        loss = torch.nn.functional.mse_loss(drawn, pictures.outlines[rows].float())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return round(loss.item(), 4)
+
+
 def _optimizer(parameters: list[torch.nn.Parameter], config: AdapterConfig) -> torch.optim.Optimizer:
     import torch
 
@@ -201,12 +247,9 @@ def train_adapter(
 
     from mogle.transformer import forward_streams, train_lora
 
-    device = data.tokens.device
-    transformer, mogle = pipe.transformer, pipe.mogle
-    if mogle is None:
-        raise MogleError("the pipeline has no MoGLE; call new_adapter or load_mogle before training")
+    pictures, device = data.pictures, data.pictures.tokens.device
+    transformer, mogle = pipe.transformer, _mogle_of(pipe).float().train().requires_grad_(True)
     lora = train_lora(transformer)
-    mogle.float().train().requires_grad_(True)
     trained = torch.nn.ModuleDict({"mogle": mogle})
     trained.register_module("lora", torch.nn.ParameterList(lora))
     parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -242,15 +285,15 @@ def train_adapter(
     start, step = time.monotonic(), 0
     for step in range(config.steps):
         generator.manual_seed(processes.seed(config.seed, step))
-        rows = torch.randint(len(data.tokens), (count,), generator=generator, device=device)
+        rows = torch.randint(len(pictures.tokens), (count,), generator=generator, device=device)
         which = torch.randint(data.states.shape[1], (count,), generator=generator, device=device)
-        target = data.tokens[rows].float()
+        target = pictures.tokens[rows].float()
         noise = torch.randn(target.shape, generator=generator, device=device)
         t = sample_times(count, generator, device)
         noisy = torch.lerp(target, noise, t[:, None, None])
         dropped = torch.rand(count, 20, generator=generator, device=device) < config.drop_local
         dropped[:, 0] = False
-        conditions = torch.where(dropped[..., None, None], data.empty, data.conditions[rows]).float()
+        conditions = torch.where(dropped[..., None, None], pictures.empty, pictures.conditions[rows]).float()
         silent = torch.rand(count, generator=generator, device=device) < config.drop_text
         states = torch.where(silent[:, None, None], data.empty_states, data.states[rows, which]).float()
         pooled = torch.where(silent[:, None], data.empty_pooled, data.pooled[rows, which]).float()
@@ -319,6 +362,9 @@ def fine_tune(
         captions = [group[:each] for group in captions]
     if start is None:
         new_adapter(pipe, config)
-    facts = train_adapter(pipe, encode_portraits(pipe, images, masks, captions), config)
+    encoded = encode_portraits(pipe, images, masks, captions)
+    if start is None:
+        warm_start(pipe, encoded, config)
+    facts = train_adapter(pipe, encoded, config)
     pipe.save_mogle(out)
     return facts

@@ -28,6 +28,9 @@ def train(
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
     optimizer: Annotated[str, typer.Option(help="adamw or prodigy (the reference's).")] = "adamw",
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
+    warm_start: Annotated[
+        int, typer.Option(min=0, help="Steps in which a new MoGLE first learns to draw outlines; the reference has 0.")
+    ] = 150,
     base: Annotated[Path | None, typer.Option(help="A FluxPipeline folder.")] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from this adapter instead of a new one.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
@@ -45,6 +48,7 @@ def train(
         rank=rank,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        warm_start=warm_start,
         seed=seed,
     )
     facts = fine_tune(out, config, data=data, count=count, base=base, start=start, device=device)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from mogle.training.adapter import Pictures
+
 STAGES = ("paint", "text", "vae", "judges", "base", "distill", "adapter")
 
 
@@ -206,7 +208,7 @@ def _corpus(shop: Workshop) -> Any:
     side = images.shape[1] // 16
     corpus = Corpus(
         tokens=tokens,
-        views=[tokens, shuffled, *posterized, *plain],
+        views=[shuffled, *posterized, *plain],
         clip_ids=token_ids(clip, flat).view(shape).to(shop.device, torch.int16),
         t5_ids=token_ids(t5, flat).view(shape).to(shop.device, torch.int16),
         empty_clip=token_ids(clip, [""])[0].to(shop.device),
@@ -291,29 +293,30 @@ def distill(shop: Workshop) -> dict[str, Any]:
     return {**want, **losses}
 
 
-def _pictures(shop: Workshop, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _pictures(shop: Workshop, count: int) -> Pictures:
     """Tokens of `count` portraits and of their masks; kept in conditions.pt, because only the VAE changes them."""
     import torch
     from diffusers import AutoencoderKL
 
-    from mogle.training.adapter import encode_pictures
+    from mogle.training.adapter import Pictures, encode_pictures
     from mogle.training.loop import Processes
 
     kept = shop.out / "conditions.pt"
     if kept.exists():
-        tokens, conditions, empty = torch.load(kept, weights_only=True, map_location=shop.device)
-        if len(tokens) < count:
-            raise MogleError(f"{kept}: found {len(tokens)} portraits, expected {count}; remove it to encode them anew")
-        return tokens[:count], conditions[:count], empty
+        pictures = Pictures(**torch.load(kept, weights_only=True, map_location=shop.device))
+        if (found := len(pictures.tokens)) != count:
+            raise MogleError(f"{kept}: found {found} portraits, expected {count}; remove it to encode them anew")
+        return pictures
     vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
     processes = Processes(torch.device(shop.device))
     mine = processes.part_of(count)
     rows = slice(processes.rank * mine, (processes.rank + 1) * mine)
     images, masks, _, _ = shop.portraits()
-    tokens, conditions, empty = encode_pictures(vae, images[rows], masks[rows], dtype=torch.bfloat16)
-    pictures = processes.gather(tokens), processes.gather(conditions), empty
+    part = encode_pictures(vae, images[rows], masks[rows], dtype=torch.bfloat16)
+    whole = {name: processes.gather(x) for name, x in part._asdict().items() if name != "empty"}
+    pictures = Pictures(**whole, empty=part.empty)
     if main_process():
-        torch.save(pictures, kept)
+        torch.save(pictures._asdict(), kept)
     return pictures
 
 
@@ -322,7 +325,7 @@ def adapter(shop: Workshop) -> dict[str, Any]:
     import torch
 
     from mogle.pipeline import FaceMoGLEPipeline
-    from mogle.training.adapter import AdapterConfig, adapter_data, new_adapter, train_adapter
+    from mogle.training.adapter import AdapterConfig, adapter_data, new_adapter, train_adapter, warm_start
 
     want = dict(shop.settings["adapter"])
     count = want.pop("portraits")
@@ -332,6 +335,7 @@ def adapter(shop: Workshop) -> dict[str, Any]:
     size = shop.settings["portraits"]["size"]
     data = adapter_data(pipe, pictures, shop.texts()[:count], (size, size))
     new_adapter(pipe, config)
+    warm_start(pipe, data, config)
     facts = train_adapter(pipe, data, config, compile_model=shop.compile)
     if main_process():
         pipe.save_mogle(shop.out / "tiny-flux-mogle")
