@@ -98,14 +98,15 @@ def steps() -> list[Step]:
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     out = OUT / "notebooks"
     run = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--execute", "--output-dir", str(out)]
-    stations.append(
-        Step(
-            "Run the notebooks",
-            "Each from its first cell to its last, on this machine.",
-            [*run, *map(str, notebooks)],
-            lambda: "<ul>" + "".join(link(out / f"{path.stem}.html") for path in notebooks) + "</ul>",
+    if notebooks:
+        stations.append(
+            Step(
+                "Run the notebooks",
+                "Each from its first cell to its last, on this machine.",
+                [*run, *map(str, notebooks)],
+                lambda: "<ul>" + "".join(link(out / f"{path.stem}.html") for path in notebooks) + "</ul>",
+            )
         )
-    )
     return stations
 
 
