@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mogle.errors import MogleError
-from mogle.training.base import edge_pictures, encode_images, sample_times, vae_layout
+from mogle.training.base import edge_pictures, encode_images, noised, sample_times, vae_layout
 from mogle.training.loop import (
     Processes,
     Progress,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class AdapterConfig:
     """Settings of one fine-tuning run; the defaults suit the tiny base on two CPU cores.
 
-    `minutes` ends a run early (encoding not counted); `optimizer` is "adamw" or "prodigy" (the reference's, lr 1);
-    `warm_start` is the number of steps that `warm_start` takes (0 in the reference).
+    `minutes` ends a run early (encoding and warm start not counted); `optimizer` is "adamw" or "prodigy" (the
+    reference's, lr 1); `warm_start` is the number of steps that `warm_start` takes (0 in the reference).
     """
 
     steps: int = 400
@@ -209,11 +209,7 @@ def warm_start(pipe: FaceMoGLEPipeline, data: AdapterData, config: AdapterConfig
     generator = torch.Generator(device).manual_seed(config.seed)
     loss = torch.zeros(())
     for _ in range(config.warm_start):
-        rows = torch.randint(len(pictures.tokens), (64,), generator=generator, device=device)
-        target = pictures.tokens[rows].float()
-        noise = torch.randn(target.shape, generator=generator, device=device)
-        t = sample_times(len(rows), generator, device)
-        noisy = torch.lerp(target, noise, t[:, None, None])
+        rows, _, _, t, noisy = noised(pictures.tokens, 64, generator)
         drawn = mogle(pictures.conditions[rows].float(), noisy, t)
         loss = torch.nn.functional.mse_loss(drawn, pictures.outlines[rows].float())
         optimizer.zero_grad(set_to_none=True)

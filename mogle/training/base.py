@@ -178,13 +178,13 @@ def sample_times(count: int, generator: torch.Generator, device: torch.device | 
     return torch.sigmoid(torch.randn(count, generator=generator, device=device))
 
 
-def _noised(corpus: Corpus, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+def noised(tokens: torch.Tensor, batch: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     """A random batch on its way to noise: rows (B,), z0, eps (B, S, 64), t (B,), z_t = (1-t) z0 + t eps."""
     import torch
 
-    device = corpus.tokens.device
-    rows = torch.randint(len(corpus.tokens), (batch,), generator=generator, device=device)
-    target = corpus.tokens[rows].float()
+    device = tokens.device
+    rows = torch.randint(len(tokens), (batch,), generator=generator, device=device)
+    target = tokens[rows].float()
     noise = torch.randn(target.shape, generator=generator, device=device)
     t = sample_times(batch, generator, device)
     return rows, target, noise, t, torch.lerp(target, noise, t[:, None, None])
@@ -251,7 +251,7 @@ def pretrain_base(
     mine = processes.part_of(batch)
     for step in range(halfway.load(device), steps):
         generator.manual_seed(processes.seed(seed, step))
-        rows, target, noise, t, noisy = _noised(corpus, mine, generator)
+        rows, target, noise, t, noisy = noised(corpus.tokens, mine, generator)
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 3 > 0
         easy = min(1.0, max(0.0, 10 * (easy_stream - step / steps)))
@@ -327,7 +327,7 @@ def distill_guidance(
         nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
     for step in range(steps):
         generator.manual_seed(processes.seed(seed, step))
-        rows, _, _, t, noisy = _noised(corpus, mine, generator)
+        rows, _, _, t, noisy = noised(corpus.tokens, mine, generator)
         stream = _second_stream(corpus, rows, 0.0, 0.0, generator) if step % 3 else None
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         weight = (1 + slope * (guidance - 1))[:, None, None]
