@@ -137,8 +137,20 @@ def test_scaled_latents_of_portraits_have_mean_zero_and_deviation_one(shop, pipe
     assert abs(tokens.mean().item()) < 0.05 and abs(tokens.std().item() - 1) < 0.05
 
 
+def test_half_of_the_times_may_lie_near_noise():
+    from mogle.training.base import sample_times
+
+    def beyond(limit, high_noise):
+        t = sample_times(20_000, torch.Generator().manual_seed(0), "cpu", high_noise)
+        assert t.min() > 0 and t.max() < 1
+        return (t > limit).float().mean().item()
+
+    assert abs(beyond(0.5, 0.0) - 0.5) < 0.02 and abs(beyond(0.85, 0.0) - 0.041) < 0.01
+    assert abs(beyond(0.85, 1.0) - 0.570) < 0.02 and abs(beyond(0.85, 0.5) - 0.306) < 0.02
+
+
 def test_training_changes_the_adapter_alone_and_lowers_the_loss(shop, pipe):
-    config = AdapterConfig(steps=60, batch=8, rank=4, learning_rate=1e-2, drop_local=0.0, drop_text=0.0)
+    config = AdapterConfig(steps=60, batch=8, rank=4, learning_rate=1e-2, drop_local=0.0, drop_text=0.0, high_noise=0.0)
     new_adapter(pipe, config)
     images, masks, _, captions = shop.portraits()
     data = encode_portraits(pipe, images, masks, captions)

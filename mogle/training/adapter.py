@@ -38,7 +38,8 @@ class AdapterConfig:
     """Settings of one fine-tuning run; the defaults suit the tiny base on two CPU cores.
 
     `minutes` ends a run early (encoding and warm start not counted); `optimizer` is "adamw" or "prodigy" (the
-    reference's, lr 1); `warm_start` is the number of steps that `warm_start` takes (0 in the reference).
+    reference's, lr 1); `high_noise` is the share of times near noise (see `sample_times`) and `warm_start` the number
+    of steps that `warm_start` takes: both are 0 in the reference.
     """
 
     steps: int = 400
@@ -51,6 +52,7 @@ class AdapterConfig:
     clip: float = 0.5
     drop_local: float = 0.1
     drop_text: float = 0.1
+    high_noise: float = 0.5
     guidance: float = 1.0
     average: float | None = None
     warm_start: int = 150
@@ -209,7 +211,7 @@ def warm_start(pipe: FaceMoGLEPipeline, data: AdapterData, config: AdapterConfig
     generator = torch.Generator(device).manual_seed(config.seed)
     loss = torch.zeros(())
     for _ in range(config.warm_start):
-        rows, _, _, t, noisy = noised(pictures.tokens, 64, generator)
+        rows, _, _, t, noisy = noised(pictures.tokens, 64, generator, config.high_noise)
         drawn = mogle(pictures.conditions[rows].float(), noisy, t)
         loss = torch.nn.functional.mse_loss(drawn, pictures.outlines[rows].float())
         optimizer.zero_grad(set_to_none=True)
@@ -285,7 +287,7 @@ def train_adapter(
         which = torch.randint(data.states.shape[1], (count,), generator=generator, device=device)
         target = pictures.tokens[rows].float()
         noise = torch.randn(target.shape, generator=generator, device=device)
-        t = sample_times(count, generator, device)
+        t = sample_times(count, generator, device, config.high_noise)
         noisy = torch.lerp(target, noise, t[:, None, None])
         dropped = torch.rand(count, 20, generator=generator, device=device) < config.drop_local
         dropped[:, 0] = False

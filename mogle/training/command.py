@@ -31,6 +31,9 @@ def train(
     warm_start: Annotated[
         int, typer.Option(min=0, help="Steps in which a new MoGLE first learns to draw outlines; the reference has 0.")
     ] = 150,
+    high_noise: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the times that lie near noise; the reference has 0.")
+    ] = 0.5,
     base: Annotated[Path | None, typer.Option(help="A FluxPipeline folder.")] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from this adapter instead of a new one.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
@@ -49,6 +52,7 @@ def train(
         optimizer=optimizer,
         learning_rate=learning_rate,
         warm_start=warm_start,
+        high_noise=high_noise,
         seed=seed,
     )
     facts = fine_tune(out, config, data=data, count=count, base=base, start=start, device=device)

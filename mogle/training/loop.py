@@ -102,6 +102,11 @@ class Processes:
             raise MogleError(f"batch {batch}: expected a multiple of the {self.count} processes")
         return batch // self.count
 
+    def rows(self, count: int) -> slice:
+        """This process's rows of `count`; `gather` puts what all processes made of theirs together again."""
+        mine = self.part_of(count)
+        return slice(self.rank * mine, (self.rank + 1) * mine)
+
     def gather(self, part: torch.Tensor) -> torch.Tensor:
         """The processes' tensors one after another, for all of them; bytes travel, so any type does."""
         import torch

@@ -156,13 +156,20 @@ def vae(shop: Workshop) -> dict[str, Any]:
 
 
 def judges(shop: Workshop) -> dict[str, Any]:
-    """Trains the face parser and the attribute reader."""
+    """Trains the face parser and the attribute reader, on portraits and on what the VAE gives back of them."""
+    from diffusers import AutoencoderKL
+
+    from mogle.metrics.evaluate import reconstruct
     from mogle.training.judges import train_judges
 
     images, masks, attributes, _ = shop.portraits()
+    want, first = shop.settings["judges"], shop.settings["portraits"]["first_seed"]
+    vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device)
+    last = first + len(images) - want.get("heldout", 500) - 1
     return train_judges(
-        images, masks, attributes, out=shop.out / "judges", device=shop.device, **shop.settings["judges"]
-    )
+        images, masks, attributes, out=shop.out / "judges", device=shop.device, softened=reconstruct(vae, images),
+        record={"portraits": f"style portraits, seeds {first}..{last}"}, **want,
+    )  # fmt: skip
 
 
 def _tokenizers(shop: Workshop) -> tuple[Any, Any]:
@@ -309,8 +316,7 @@ def _pictures(shop: Workshop, count: int) -> Pictures:
         return pictures
     vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
     processes = Processes(torch.device(shop.device))
-    mine = processes.part_of(count)
-    rows = slice(processes.rank * mine, (processes.rank + 1) * mine)
+    rows = processes.rows(count)
     images, masks, _, _ = shop.portraits()
     part = encode_pictures(vae, images[rows], masks[rows], dtype=torch.bfloat16)
     whole = {name: processes.gather(x) for name, x in part._asdict().items() if name != "empty"}
@@ -326,6 +332,7 @@ def adapter(shop: Workshop) -> dict[str, Any]:
 
     from mogle.pipeline import FaceMoGLEPipeline
     from mogle.training.adapter import AdapterConfig, adapter_data, new_adapter, train_adapter, warm_start
+    from mogle.training.loop import Processes
 
     want = dict(shop.settings["adapter"])
     count = want.pop("portraits")
@@ -333,7 +340,9 @@ def adapter(shop: Workshop) -> dict[str, Any]:
     pictures = _pictures(shop, count)
     pipe = FaceMoGLEPipeline.from_pretrained(shop.base_dir, dtype=torch.float32).to(shop.device)
     size = shop.settings["portraits"]["size"]
-    data = adapter_data(pipe, pictures, shop.texts()[:count], (size, size))
+    processes = Processes(torch.device(shop.device))
+    data = adapter_data(pipe, pictures, shop.texts()[processes.rows(count)], (size, size))
+    data.states, data.pooled = processes.gather(data.states), processes.gather(data.pooled)
     new_adapter(pipe, config)
     warm_start(pipe, data, config)
     facts = train_adapter(pipe, data, config, compile_model=shop.compile)
