@@ -142,4 +142,4 @@ def test_psnr_and_reconstruction_of_a_known_error(samples) -> None:
     made = samples.images.astype(int).clip(10, 245)
     base = made.astype(np.uint8)
     assert psnr(base, (made + 10).astype(np.uint8)) == pytest.approx(20 * np.log10(255 / 10))
-    assert module.reconstruct(Painter(), samples.images).shape == samples.images.shape
+    assert module.reconstruct(Painter().vae, samples.images).shape == samples.images.shape

@@ -65,11 +65,25 @@ def test_training_teaches_both_and_the_files_keep_it(tmp_path) -> None:
     assert sum(f.stat().st_size for f in tmp_path.iterdir()) < 2.5e6
 
 
+def test_training_goes_on_and_may_take_softened_pictures(tmp_path) -> None:
+    images, masks, attributes = squares(24)
+    first = train_judges(images, masks, attributes, out=tmp_path, steps=1, batch=8, heldout=8)
+    started, soft = load_judges(tmp_path), np.full_like(images, 127)
+    record = {"before": first["training"]}
+    facts = train_judges(
+        images, masks, attributes, out=tmp_path, steps=1, batch=8, heldout=8, softened=soft, start=started,
+        record=record,
+    )  # fmt: skip
+    assert facts["heldout"]["n"] == facts["heldout_softened"]["n"] == 8
+    assert facts["heldout"] != facts["heldout_softened"]
+    assert "Before that: parser 1 steps" in (tmp_path / "README.md").read_text()
+
+
 def test_training_is_repeatable() -> None:
     from mogle.training.judges import train_parser
 
     images, masks, _ = squares(24)
-    first, second = (train_parser(images, masks, steps=2, batch=8, seed=3)[0].parse(images) for _ in range(2))
+    first, second = (train_parser([images], masks, steps=2, batch=8, seed=3)[0].parse(images) for _ in range(2))
     assert np.array_equal(first, second)
 
 

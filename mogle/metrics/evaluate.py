@@ -25,6 +25,8 @@ from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, mask_hash, read_picture, save_picture
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
     from mogle.metrics.judges import Judges
     from mogle.pipeline import FaceMoGLEPipeline
 
@@ -223,11 +225,11 @@ def empty_locals(pipe: FaceMoGLEPipeline, masks: Sequence[np.ndarray]) -> Any:
     return tokens[index]
 
 
-def reconstruct(pipe: FaceMoGLEPipeline, images: np.ndarray, batch: int = 16) -> np.ndarray:
+def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch: int = 16) -> np.ndarray:
     """Pictures (N,H,W,3) through the VAE and back: the best that any generator on this VAE can do."""
     import torch
 
-    vae, made = pipe.vae, []
+    made = []
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
@@ -333,7 +335,7 @@ def evaluate(
         if name == "real":
             made = samples.images
         elif name == "reconstruction":
-            made = reconstruct(pipe, samples.images)
+            made = reconstruct(pipe.vae, samples.images)
         else:
             made = sample(
                 pipe, _recipes(ROWS[name], samples, settings), samples.ids, out / name, settings, ROWS[name].without,

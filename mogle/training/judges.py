@@ -2,12 +2,14 @@
 
 All pictures lie on the device as uint8; augmentation runs there for a whole batch at once. Generated pictures are a
 little blurred, noisy or off in contrast, and their outlines wobble: the judges must read them all the same, so they
-see such changes here. Pictures are never flipped, because left and right are part of what is judged.
+see such changes here, and half of the samples as the VAE gives them back. Pictures are never flipped, because left and
+right are part of what is judged.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import threading
 import time
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from mogle.errors import MogleError
 from mogle.labels import LABELS
 from mogle.metrics.attributes import encode_attributes, score_attributes
-from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, save_judges, to_tensor
+from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.training.loop import Progress
 from mogle.training.muon import Muon
@@ -62,6 +64,12 @@ def disturb(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     image = (image - 0.5) * (1 + strength * 0.15 * (uniform(batch, 1, 1, 1) * 2 - 1)) + 0.5
     noise = torch.randn(image.shape, generator=rng, device=device) * (0.04 * uniform(batch, 1, 1, 1) ** 2)
     return (image * gain + noise).clamp(0, 1)
+
+
+def _either(pictures: Sequence[Tensor], index: Tensor, rng: torch.Generator) -> Tensor:
+    """uint8 (B,H,W,3): for each sample its picture in one of the stacks (N,H,W,3), drawn anew."""
+    which = torch.randint(len(pictures), (len(index),), generator=rng, device=index.device)
+    return torch.stack([stack[index] for stack in pictures])[which, torch.arange(len(index), device=index.device)]
 
 
 def _class_weights(masks: Tensor) -> Tensor:
@@ -153,9 +161,10 @@ def _fit(
 
 
 def train_parser(
-    images: np.ndarray | Tensor,
+    images: Sequence[np.ndarray | Tensor],
     masks: np.ndarray | Tensor,
     *,
+    start: FaceParser | None = None,
     device: torch.device | str = "cpu",
     steps: int = 1500,
     batch: int = 128,
@@ -163,34 +172,40 @@ def train_parser(
     seed: int = 0,
     minutes: float | None = None,
 ) -> tuple[FaceParser, dict[str, float]]:
-    """uint8 pictures (N,H,W,3) and label maps (N,H,W) -> the parser and a record of its training."""
+    """Stacks of uint8 pictures (N,H,W,3) with the same label maps (N,H,W) -> the parser and a record of its training.
+
+    `start` is trained further, in place, instead of a new network.
+    """
     device = torch.device(device)
-    images, masks = torch.as_tensor(images).to(device), torch.as_tensor(masks).to(device)
-    batch, size = min(batch, len(images)), (masks.shape[1], masks.shape[2])
+    pictures, masks = [torch.as_tensor(stack).to(device) for stack in images], torch.as_tensor(masks).to(device)
+    batch, size = min(batch, len(masks)), (masks.shape[1], masks.shape[2])
     rng = torch.Generator(device).manual_seed(seed)
     weight = _class_weights(masks)
 
     def loss(network: nn.Module, index: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             grid = warp_grid(len(index), size, 1.0, rng, device)
-            image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
+            image = to_tensor(_either(pictures, index, rng), device)
+            image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
             target = masks[index][:, None].float()
             target = F.grid_sample(target, grid, "nearest", padding_mode="border", align_corners=False)
             image = disturb(image, 1.0, rng).contiguous(memory_format=torch.channels_last)
         return parser_loss(network(image), target[:, 0].long(), weight)
 
-    network = _seeded(FaceParser, seed)
+    network = start or _seeded(FaceParser, seed)
+    network.requires_grad_(True)
     record = _fit(
-        network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
+        network, loss, count=len(masks), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
         title="face parser",
     )  # fmt: skip
     return network, record
 
 
 def train_reader(
-    images: np.ndarray | Tensor,
+    images: Sequence[np.ndarray | Tensor],
     attributes: Attributes,
     *,
+    start: AttributeReader | None = None,
     device: torch.device | str = "cpu",
     steps: int = 1500,
     batch: int = 256,
@@ -199,18 +214,19 @@ def train_reader(
     minutes: float | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[AttributeReader, dict[str, float]]:
-    """uint8 pictures (N,H,W,3) and N attribute dictionaries -> the reader and a record of its training.
+    """Stacks of uint8 pictures (N,H,W,3) with the same N attribute dictionaries -> the reader and a record.
 
-    Values are weighted by the inverse of their frequency, because balanced accuracy is what counts; ``None`` (no hair
-    to have a colour) carries no weight. ``values`` defaults to the portraits' ATTRIBUTES.
+    `start` is trained further, in place, instead of a new network. Values are weighted by the inverse of their
+    frequency, because balanced accuracy is what counts; ``None`` (no hair to have a colour) carries no weight.
+    ``values`` defaults to the portraits' ATTRIBUTES.
     """
     if values is None:
         from mogle.portraits import ATTRIBUTES
 
         values = {name: attribute.values for name, attribute in ATTRIBUTES.items()}
     device = torch.device(device)
-    images = torch.as_tensor(images).to(device)
-    batch, size = min(batch, len(images)), (images.shape[1], images.shape[2])
+    pictures = [torch.as_tensor(stack).to(device) for stack in images]
+    batch, size = min(batch, len(attributes)), (pictures[0].shape[1], pictures[0].shape[2])
     rng = torch.Generator(device).manual_seed(seed)
     targets = {name: torch.from_numpy(t).to(device) for name, t in encode_attributes(attributes, values).items()}
     weights = {}
@@ -222,7 +238,8 @@ def train_reader(
     def loss(network: nn.Module, index: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             grid = warp_grid(len(index), size, 0.3, rng, device)
-            image = F.grid_sample(to_tensor(images[index], device), grid, padding_mode="border", align_corners=False)
+            image = to_tensor(_either(pictures, index, rng), device)
+            image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
             image = disturb(image, 0.4, rng).contiguous(memory_format=torch.channels_last)
         total = torch.zeros((), device=device)
         for name, logits in network(image).items():
@@ -234,9 +251,10 @@ def train_reader(
             total = total + each / scale.sum().clamp(min=1)
         return total / len(targets)
 
-    network = _seeded(lambda: AttributeReader(values), seed)
+    network = start or _seeded(lambda: AttributeReader(values), seed)
+    network.requires_grad_(True)
     record = _fit(
-        network, loss, count=len(images), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
+        network, loss, count=len(attributes), steps=steps, batch=batch, lr=lr, device=device, rng=rng, minutes=minutes,
         title="attribute reader",
     )  # fmt: skip
     return network, record
@@ -268,10 +286,14 @@ def train_judges(
     seed: int = 0,
     minutes: float | None = None,
     heldout: int = 500,
+    softened: np.ndarray | None = None,
+    start: Judges | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains both judges on all but the last ``heldout`` samples, measures them on those, writes ``out``.
 
+    ``softened`` are the same pictures as a VAE gives them back: half of the training's samples are taken from there,
+    and the judges are measured on the held out ones too. ``start`` is trained further instead of new networks.
     The reader takes batches twice as large (it starts at half resolution). On a CPU both train at the same time, each
     with half of the threads (they then need not wait for each other); on a GPU one after the other. ``minutes`` limits
     each of the two on a CPU, both together on a GPU, two thirds of it for the parser. ``record`` is added to what
@@ -284,7 +306,8 @@ def train_judges(
             "out; expected equal numbers and more samples than are held out"
         )
     device = torch.device(device)
-    pictures = torch.from_numpy(images[:count]).to(device)
+    stacks = [images] if softened is None else [images, softened]
+    pictures = [torch.from_numpy(stack[:count]).to(device) for stack in stacks]
     cuda = device.type == "cuda"
     share = (minutes, minutes) if minutes is None or not cuda else (minutes * 2 / 3, minutes / 3)
     all_threads = torch.get_num_threads()
@@ -293,19 +316,25 @@ def train_judges(
     def parser_job() -> tuple[FaceParser, dict[str, float]]:
         torch.set_num_threads(threads)
         labels = torch.from_numpy(masks[:count])
-        return train_parser(pictures, labels, device=device, steps=steps, batch=batch, seed=seed, minutes=share[0])
+        return train_parser(
+            pictures, labels, start=start and start.parser, device=device, steps=steps, batch=batch, seed=seed,
+            minutes=share[0],
+        )  # fmt: skip
 
     def reader_job() -> tuple[AttributeReader, dict[str, float]]:
         torch.set_num_threads(threads)
         facts = attributes[:count]
-        return train_reader(pictures, facts, device=device, steps=steps, batch=2 * batch, seed=seed, minutes=share[1])
+        return train_reader(
+            pictures, facts, start=start and start.reader, device=device, steps=steps, batch=2 * batch, seed=seed,
+            minutes=share[1],
+        )  # fmt: skip
 
     with ThreadPoolExecutor(1 if cuda else 2) as pool:
         parsing, reading = pool.submit(parser_job), pool.submit(reader_job)
         (parser, parser_run), (reader, reader_run) = parsing.result(), reading.result()
     torch.set_num_threads(all_threads)  # MKL's number is the whole process's
     judges = Judges(parser.half().float(), reader.half().float())  # the files hold half precision; so does the measure
-    heldout_facts = measure_judges(judges, images[count:], masks[count:], attributes[count:])
+    measured = [measure_judges(judges, stack[count:], masks[count:], attributes[count:]) for stack in stacks]
     training = {
         "samples": count,
         "seed": seed,
@@ -316,7 +345,7 @@ def train_judges(
         "attributes": reader_run,
         **(record or {}),
     }
-    facts = {"training": training, "heldout": heldout_facts}
+    facts = {"training": training, **dict(zip(("heldout", "heldout_softened"), measured, strict=False))}
     save_judges(out, judges, facts)
     write_card(out, facts)
     return facts
@@ -325,11 +354,24 @@ def train_judges(
 def write_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
     """README.md beside the judges: what they are, how they were trained, what they get right."""
     run, held = facts["training"], facts["heldout"]
-    attributes = "\n".join(f"| {name} | {value:.3f} |" for name, value in held["balanced_accuracy"].items())
-    classes = "\n".join(
-        f"| {label} | {'absent' if value is None else f'{value:.3f}'} |"
-        for label, value in zip(LABELS, held["class_iou"], strict=True)
-    )
+    columns = [held, *([facts["heldout_softened"]] if "heldout_softened" in facts else [])]
+    head = "portraits |" if len(columns) == 1 else "portraits | through the VAE |"
+    rule = "---: |" * len(columns)
+
+    def row(name: str, values: Sequence[float | None]) -> str:
+        return f"| {name} | " + " | ".join("absent" if v is None else f"{v:.3f}" for v in values) + " |"
+
+    attributes = "\n".join(row(n, [c["balanced_accuracy"][n] for c in columns]) for n in held["balanced_accuracy"])
+    classes = "\n".join(row(label, [c["class_iou"][i] for c in columns]) for i, label in enumerate(LABELS))
+    earlier, before = run.get("before"), ""
+    while earlier:
+        before += (
+            f"\n- Before that: parser {earlier['parser']['steps']} steps of {earlier['parser']['batch']}, reader "
+            f"{earlier['attributes']['steps']} of {earlier['attributes']['batch']}, {earlier['minutes']} minutes."
+        )
+        earlier = earlier.get("before")
+    overall = [row("pixel accuracy", [c["pixel_accuracy"] for c in columns])]
+    overall += [row("mIoU", [c["mean_iou"] for c in columns])]
     text = f"""---
 license: apache-2.0
 ---
@@ -343,17 +385,22 @@ photograph is a guess.
 - Data: {run["samples"]} painted portraits of 128 px ({run.get("portraits", "seeds on record with the pretraining")}).
 - Training: parser {run["parser"]["steps"]} steps of {run["parser"]["batch"]}, reader {run["attributes"]["steps"]} steps
   of {run["attributes"]["batch"]}, seed {run["seed"]}.
-- Cost: {run["minutes"]} minutes on {run["hardware"]}, torch {run["torch"]}.
+- Cost: {run["minutes"]} minutes on {run["hardware"]}, torch {run["torch"]}.{before}
 - Licence: Apache-2.0. Weights in float16.
 
-On {held["n"]} portraits never trained on: pixel accuracy {held["pixel_accuracy"]:.4f}, mIoU {held["mean_iou"]:.4f}.
+On {held["n"]} portraits never trained on:
 
-| attribute | balanced accuracy |
-| --- | ---: |
+| parser | {head}
+| --- | {rule}
+{overall[0]}
+{overall[1]}
+
+| attribute: balanced accuracy | {head}
+| --- | {rule}
 {attributes}
 
-| class | IoU |
-| --- | ---: |
+| class: IoU | {head}
+| --- | {rule}
 {classes}
 """
     Path(folder, "README.md").write_text(text)
@@ -361,6 +408,7 @@ On {held["n"]} portraits never trained on: pixel accuracy {held["pixel_accuracy"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
+    from mogle.metrics.evaluate import reconstruct
     from mogle.portraits import paint_many
 
     parser = argparse.ArgumentParser(prog="python -m mogle.training.judges", description=main.__doc__)
@@ -370,15 +418,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--minutes", type=float, help="limit for each judge (on a GPU for both together)")
+    parser.add_argument("--vae", help="folder of a VAE; half of the samples go through it")
+    parser.add_argument("--start", help="folder of judges to train further")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     first = 1_000_000
     images, masks, attributes, _ = paint_many(range(first, first + options.portraits + options.heldout))
+    softened = start = None
+    record: dict[str, Any] = {"portraits": f"style portraits, seeds {first}..{first + options.portraits - 1}"}
+    if options.vae:
+        from diffusers import AutoencoderKL
+
+        softened = reconstruct(AutoencoderKL.from_pretrained(options.vae).float().to(options.device), images)
+    if options.start:
+        start = load_judges(options.start)
+        record["before"] = json.loads(Path(options.start, "config.json").read_text())["training"]
     facts = train_judges(
         images, masks, attributes, out=options.out, device=options.device, steps=options.steps, batch=options.batch,
-        seed=options.seed, minutes=options.minutes, heldout=options.heldout,
-        record={"portraits": f"style portraits, seeds {first}..{first + options.portraits - 1}"},
+        seed=options.seed, minutes=options.minutes, heldout=options.heldout, softened=softened, start=start,
+        record=record,
     )  # fmt: skip
     held = facts["heldout"]
     worst = min(held["balanced_accuracy"], key=held["balanced_accuracy"].get)
