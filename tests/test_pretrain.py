@@ -26,6 +26,7 @@ def shop(tmp_path_factory):
     settings["portraits"].update(count=8, size=64)
     settings["vae"]["model"].update(channels=[16, 16, 16, 16], sample_size=64)
     settings["vae"]["train"].update(steps=2, batch=8)
+    settings["text"]["train"].update(steps=2, batch=4)
     settings["base"]["model"].update(num_layers=1, num_single_layers=1, num_attention_heads=2)
     settings["base"]["train"].update(steps=4, batch=4, stream_from=0.5)
     settings["distill"].update(steps=2, batch=4)
@@ -180,6 +181,26 @@ def test_a_warm_start_draws_outlines_and_is_reproducible(shop, pipe):
         drawn.append((loss, copy.deepcopy(pipe.mogle.state_dict())))
     assert drawn[1][0] < 0.8 * drawn[0][0]
     assert all(torch.equal(drawn[1][1][k], drawn[2][1][k]) for k in drawn[1][1])
+
+
+def test_encoders_learn_which_colour_belongs_to_what():
+    from mogle.portraits import ATTRIBUTES
+    from mogle.training.text import said_in, train_text_encoders
+
+    pairs = [(a, b) for a in ("red", "blue", "green") for b in ("red", "blue", "green") if a != b]
+    captions = [f"A woman with {a} clothes. The background is {b}." for a, b in pairs]
+    said = said_in(captions, ATTRIBUTES)
+    names = list(ATTRIBUTES)
+    for (clothes, background), row in zip(pairs, said, strict=True):
+        found = {names[i]: ATTRIBUTES[names[i]].values[int(k)] for i, k in enumerate(row) if k >= 0}
+        assert found == {"gender": "woman", "clothes": clothes, "background": background}
+    torch.manual_seed(0)
+    tokenizers = train_clip_tokenizer(captions, 600, 20), train_t5_tokenizer(captions, 120, 20)
+    clip, t5 = build_clip_encoder(tokenizers[0], 32, 1), build_t5_encoder(tokenizers[1], 32, 2)
+    ids = [token_ids(tokenizer, captions) for tokenizer in tokenizers]
+    losses = train_text_encoders(clip, t5, *ids, said, steps=150, batch=12, learning_rate=5e-3, seed=0)
+    assert losses["clip"] < 0.1 and losses["t5"] < 0.1  # not knowing whose colour it is costs 0.46 at least
+    assert not any(p.requires_grad for p in [*clip.parameters(), *t5.parameters()])
 
 
 def test_own_tokenizers_know_every_letter_and_the_captions_words():

@@ -62,11 +62,18 @@ class Workshop:
                 if not (self.start / part).is_dir():
                     raise MogleError(f"{self.start}: found no {part}/ there, expected a FluxPipeline folder")
                 shutil.copytree(self.start / part, self.base_dir / part, dirs_exist_ok=True)
+            for part in ("text_encoder", "text_encoder_2"):
+                shutil.copytree(self.start / part, self.encoders / part, dirs_exist_ok=True)
         self._portraits: tuple[np.ndarray, np.ndarray, list[dict], list[list[str]]] | None = None
 
     @property
     def base_dir(self) -> Path:
         return self.out / "tiny-flux"
+
+    @property
+    def encoders(self) -> Path:
+        """The text encoders as they are before the transformer trains with them."""
+        return self.out / "encoders"
 
     def record(self, stage: str, seconds: float, **facts: Any) -> None:
         """Adds a stage's facts to record.json."""
@@ -127,8 +134,18 @@ def paint(shop: Workshop) -> dict[str, Any]:
 
 
 def text(shop: Workshop) -> dict[str, Any]:
-    """Trains both tokenizers; the encoders start untrained and learn with the transformer."""
-    from mogle.training.text import train_clip_tokenizer, train_t5_tokenizer
+    """Trains both tokenizers, then both encoders on what the captions say."""
+    import torch
+
+    from mogle.portraits import ATTRIBUTES
+    from mogle.training.text import (
+        build_clip_encoder,
+        build_t5_encoder,
+        said_in,
+        train_clip_tokenizer,
+        train_t5_tokenizer,
+        train_text_encoders,
+    )
 
     want = shop.settings["text"]
     captions = [caption for group in shop.texts()[:6000] for caption in group]
@@ -138,7 +155,15 @@ def text(shop: Workshop) -> dict[str, Any]:
     clip.save_pretrained(shop.base_dir / "tokenizer")
     t5.save_pretrained(shop.base_dir / "tokenizer_2")
     longest = max(len(ids) for ids in t5(captions[::7]).input_ids)
-    return {"clip_vocabulary": len(clip), "t5_vocabulary": len(t5), "longest_caption": longest}
+    torch.manual_seed(want["train"]["seed"])
+    clip_encoder = build_clip_encoder(clip, want["clip_width"], want["clip_layers"]).to(shop.device)
+    t5_encoder = build_t5_encoder(t5, want["t5_width"], want["t5_layers"]).to(shop.device)
+    clip_ids, t5_ids = (ids.flatten(0, 1) for ids in _caption_ids(shop))
+    said = said_in([caption for group in shop.texts() for caption in group], ATTRIBUTES).to(shop.device)
+    losses = train_text_encoders(clip_encoder, t5_encoder, clip_ids, t5_ids, said, **want["train"])
+    clip_encoder.save_pretrained(shop.encoders / "text_encoder")
+    t5_encoder.save_pretrained(shop.encoders / "text_encoder_2")
+    return {**want["train"], **losses, "clip_vocabulary": len(clip), "t5_vocabulary": len(t5), "longest": longest}
 
 
 def vae(shop: Workshop) -> dict[str, Any]:
@@ -181,6 +206,19 @@ def _tokenizers(shop: Workshop) -> tuple[Any, Any]:
     )
 
 
+def _caption_ids(shop: Workshop) -> tuple[torch.Tensor, torch.Tensor]:
+    """int16 (N, K, L1) for CLIP and (N, K, L2) for T5; every third caption in small letters."""
+    import torch
+
+    from mogle.training.text import token_ids
+
+    texts = shop.texts()
+    flat = [c.lower() if n % 3 == 0 else c for n, c in enumerate(c for group in texts for c in group)]
+    shape = (len(texts), len(texts[0]), -1)
+    clip, t5 = (token_ids(tokenizer, flat).view(shape).to(shop.device, torch.int16) for tokenizer in _tokenizers(shop))
+    return clip, t5
+
+
 def _corpus(shop: Workshop) -> Any:
     """Latents of the portraits and of their views, and caption ids, on the device; kept in corpus.pt."""
     from dataclasses import asdict
@@ -209,15 +247,13 @@ def _corpus(shop: Workshop) -> Any:
     posterized = [encode_images(model, posterized_pictures(images, generator)) for _ in range(2)]
     plain = [encode_images(model, view(images)) for view in (gray_pictures, edge_pictures)]
     clip, t5 = _tokenizers(shop)
-    texts = shop.texts()
-    flat = [c.lower() if n % 3 == 0 else c for n, c in enumerate(c for group in texts for c in group)]
-    shape = (len(texts), len(texts[0]), -1)
+    clip_ids, t5_ids = _caption_ids(shop)
     side = images.shape[1] // 16
     corpus = Corpus(
         tokens=tokens,
         views=[shuffled, *posterized, *plain],
-        clip_ids=token_ids(clip, flat).view(shape).to(shop.device, torch.int16),
-        t5_ids=token_ids(t5, flat).view(shape).to(shop.device, torch.int16),
+        clip_ids=clip_ids,
+        t5_ids=t5_ids,
         empty_clip=token_ids(clip, [""])[0].to(shop.device),
         empty_t5=token_ids(t5, [""])[0].to(shop.device),
         image_ids=FluxPipeline._prepare_latent_image_ids(1, side, side, shop.device, torch.float32),
@@ -230,16 +266,15 @@ def base(shop: Workshop) -> dict[str, Any]:
     """Pretrains transformer and text encoders; the transformer goes to `undistilled/` in full precision."""
     import torch
     from diffusers import FluxTransformer2DModel
+    from transformers import CLIPTextModel, T5EncoderModel
 
     from mogle.training.base import pretrain_base
-    from mogle.training.text import build_clip_encoder, build_t5_encoder
 
     want, words = shop.settings["base"], shop.settings["text"]
     corpus = _corpus(shop)
-    clip_tokenizer, t5_tokenizer = _tokenizers(shop)
     torch.manual_seed(want["train"]["seed"])
-    clip = build_clip_encoder(clip_tokenizer, words["clip_width"], words["clip_layers"])
-    t5 = build_t5_encoder(t5_tokenizer, words["t5_width"], words["t5_layers"])
+    clip = CLIPTextModel.from_pretrained(shop.encoders / "text_encoder", dtype=torch.float32)
+    t5 = T5EncoderModel.from_pretrained(shop.encoders / "text_encoder_2", dtype=torch.float32)
     transformer = FluxTransformer2DModel(
         joint_attention_dim=words["t5_width"],
         pooled_projection_dim=words["clip_width"],
@@ -248,8 +283,6 @@ def base(shop: Workshop) -> dict[str, Any]:
     )
     if shop.start is not None:
         transformer = FluxTransformer2DModel.from_pretrained(shop.start / "transformer").float()
-        clip = clip.from_pretrained(shop.start / "text_encoder", dtype=torch.float32)
-        t5 = t5.from_pretrained(shop.start / "text_encoder_2", dtype=torch.float32)
     halfway = shop.out / "base-halfway.pt"
     losses = pretrain_base(
         transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile, checkpoint=halfway
@@ -353,7 +386,7 @@ def adapter(shop: Workshop) -> dict[str, Any]:
 
 _DONE: dict[str, str] = {
     "paint": "portraits/text.json",
-    "text": "tiny-flux/tokenizer_2/tokenizer.json",
+    "text": "encoders/text_encoder_2/model.safetensors",
     "vae": "tiny-flux/vae/diffusion_pytorch_model.safetensors",
     "judges": "judges/config.json",
     "base": "tiny-flux/text_encoder_2/model.safetensors",

@@ -2,7 +2,8 @@
 
 FLUX reads a prompt twice: CLIP's pooled vector joins the timestep in the modulation of every block, T5's sequence of
 vectors becomes the text tokens of the joint attention. The tiny track keeps both roles and both classes; only
-vocabulary, width and depth are small. The encoders are trained together with the transformer, then frozen.
+vocabulary, width and depth are small. As in FLUX, the encoders understand sentences before a transformer sees them:
+`train_text_encoders` teaches them to tell what a caption says. Then they train on with the transformer, and are frozen.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import json
 import math
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+    from mogle.portraits import Attribute
 
 
 def train_clip_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> CLIPTokenizer:
@@ -123,3 +126,76 @@ def token_ids(tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:
         truncation=True,
         return_tensors="pt",
     ).input_ids
+
+
+def said_in(captions: Sequence[str], attributes: Mapping[str, Attribute]) -> torch.Tensor:
+    """int64 (len(captions), A): for each attribute the number of the value that the caption states, -1 for none."""
+    import torch
+
+    from mogle.portraits import read_caption
+
+    said = torch.full((len(captions), len(attributes)), -1, dtype=torch.int64)
+    for row, caption in enumerate(captions):
+        claims = read_caption(caption)
+        for column, (name, attribute) in enumerate(attributes.items()):
+            if claims.get(name) in attribute.values:
+                said[row, column] = attribute.values.index(claims[name])
+    return said
+
+
+def train_text_encoders(
+    clip: CLIPTextModel,
+    t5: T5EncoderModel,
+    clip_ids: torch.Tensor,
+    t5_ids: torch.Tensor,
+    said: torch.Tensor,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, float]:
+    """Teaches both encoders, in place, to tell which colour a caption gives to what: ids (n, L1), (n, L2), said (n, A).
+
+    From CLIP's pooled vector, and from the mean of T5's states, linear heads predict every stated attribute (-1: not
+    stated); the heads are thrown away. Trained by the velocity alone the encoders knew the colours of a caption, but
+    not whose they were: of T5's states a linear probe got the background right in 64 % of the captions, and pictures
+    mixed the colours of clothes, hat and background.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    from mogle.training.loop import Progress, cosine_schedule
+
+    device, width = clip_ids.device, (clip.config.hidden_size, t5.config.d_model)
+    torch.manual_seed(seed)
+    values = [max(2, int(column.max()) + 1) for column in said.T]
+    heads = nn.ModuleList(nn.ModuleList(nn.Linear(w, count) for count in values) for w in width).to(device)
+    encoders = [*clip.train().requires_grad_(True).parameters(), *t5.train().requires_grad_(True).parameters()]
+    groups: list[dict[str, Any]] = [{"params": encoders}, {"params": heads.parameters(), "lr": 10 * learning_rate}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
+    schedule = cosine_schedule(optimizer, steps, warmup=min(30, steps // 10))
+    generator, progress = torch.Generator().manual_seed(seed), Progress("text", steps)
+    for step in range(steps):
+        rows = torch.randint(len(said), (batch,), generator=generator).to(device)
+        pooled = clip(clip_ids[rows].long()).pooler_output
+        states = t5(t5_ids[rows].long())[0].mean(dim=1)
+        target = said[rows]
+        losses = []
+        for features, some in zip((pooled, states), heads, strict=True):
+            features = F.layer_norm(features, features.shape[-1:])
+            each = [
+                F.cross_entropy(head(features), column, ignore_index=-1, reduction="sum")
+                for head, column in zip(some, target.T, strict=True)  # type: ignore[call-overload]
+            ]
+            losses.append(torch.stack(each).sum() / (target >= 0).sum().clamp(min=1))
+        optimizer.zero_grad(set_to_none=True)
+        (losses[0] + losses[1]).backward()
+        nn.utils.clip_grad_norm_(encoders, 1.0)
+        optimizer.step()
+        schedule.step()
+        progress(step, clip=losses[0], t5=losses[1])
+    clip.eval().requires_grad_(False)
+    t5.eval().requires_grad_(False)
+    return progress.last
