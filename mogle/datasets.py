@@ -159,6 +159,34 @@ class FaceDataset(Sequence[FaceSample]):
             )
         self._attributes: dict[str, dict[str, str | None]] | None = None
 
+    @classmethod
+    def checked(
+        cls,
+        root: str | os.PathLike[str],
+        split: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        *,
+        skip_bad: bool = False,
+    ) -> FaceDataset:
+        """The data set after every file has been read once: what is wrong with it is said at once, and all of it.
+
+        Raises:
+            MogleError: listing all problems, without ``skip_bad``.
+        """
+        dataset = cls(root, split, size, skip_bad=True)
+        dataset.validate()
+        if dataset.problems and not skip_bad:
+            raise _complain(dataset.root, dataset.problems)
+        if not dataset.ids:
+            raise MogleError(f"{dataset.root}: every sample has a problem, such as {dataset.problems[0]}")
+        return dataset
+
+    def stamp(self, index: int) -> list[int]:
+        """Sizes and times of the picture's and the mask's file: they change when either does."""
+        name = self.ids[index]
+        files = [self.root / "face" / self._faces[name][0], self.root / "mask" / f"{name}.png"]
+        return [number for file in files for number in (file.stat().st_size, file.stat().st_mtime_ns)]
+
     @property
     def skipped(self) -> int:
         """How many problems were passed over (``skip_bad=True``)."""
