@@ -12,7 +12,7 @@ import io
 import os
 import platform
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +40,15 @@ class Recipe:
     strength: float
     height: int
     width: int
+
+    def same_as(self, other: Recipe) -> bool:
+        """Whether both give the same picture on the same weights and machine."""
+        if self.mask is None or other.mask is None:
+            masks = self.mask is other.mask
+        else:
+            masks = np.array_equal(self.mask, other.mask)
+        names = [field.name for field in fields(self) if field.name != "mask"]
+        return masks and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 def mask_hash(label_map: np.ndarray) -> str:

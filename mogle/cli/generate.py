@@ -36,6 +36,12 @@ def generate(
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt acts (3.5).")] = None,
     strength: Annotated[float | None, typer.Option(help="How strongly the mask acts (1.0); 0 is not at all.")] = None,
     like: Annotated[Path | None, typer.Option(help="Make this generated PNG again, from what it carries.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Draw every sample of this data set, as ID.png; goes on where it stopped.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the data set: test, train or all.")] = "test",
+    count: Annotated[int | None, typer.Option(min=1, help="At most so many samples of the data set.")] = None,
+    only: Annotated[str | None, typer.Option(help="Of the data set's samples: prompt or mask, not both.")] = None,
     base: Annotated[str | None, typer.Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
     adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
@@ -47,6 +53,23 @@ def generate(
     """
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
 
+    if dataset is not None:
+        from mogle.cli.bulk import generate_dataset
+
+        if prompt or mask or like:
+            raise MogleError("--dataset brings its own masks and captions; found --prompt, --mask or --like beside it")
+        if only not in (None, "prompt", "mask"):
+            raise MogleError(f"--only {only}: expected prompt or mask")
+        if len(seed or []) > 1:
+            raise MogleError(f"found {len(seed or [])} --seed, expected one: it is mixed with each sample's id")
+        (recipe,) = _recipes([""], None, seed, steps, size, guidance, strength)
+        _check(recipe)
+        check_writable(output_dir)
+        parts = ("prompt", "mask") if only is None else (only,)
+        generate_dataset(
+            dataset, split, recipe, output_dir, parts=parts, count=count, base=base, adapter=adapter, device=device
+        )
+        return
     original: tuple[Image.Image, dict[str, str]] | None = None
     if like is None:
         recipes = _recipes(prompt, mask, seed, steps, size, guidance, strength)
@@ -65,12 +88,12 @@ def generate(
 
     pipe = load_pipeline(base_found, adapter_found, device)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-    recipes = [_sized(recipe, pipe) for recipe in recipes]
+    recipes = [sized(recipe, pipe) for recipe in recipes]
     origin = origin_of(pipe, base_found, adapter_found)
     if original is not None:
         _compare_origin(original[1], origin)
     # One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.
-    pictures = [_run(pipe, recipe) for recipe in recipes]
+    pictures = [run_recipe(pipe, recipe) for recipe in recipes]
     _save(pictures, recipes, origin, output_dir)
     if original is not None:
         typer.echo(_compare_pictures(original[0], pictures[0]))
@@ -157,7 +180,7 @@ def check_writable(folder: Path) -> None:
         raise MogleError(f"--output-dir {folder}: no permission to write in {existing}")
 
 
-def _sized(recipe: Recipe, pipe: FaceMoGLEPipeline) -> Recipe:
+def sized(recipe: Recipe, pipe: FaceMoGLEPipeline) -> Recipe:
     """The recipe at its final size, its mask brought to that size by nearest neighbour."""
     from mogle.labels import decode_mask
 
@@ -167,7 +190,8 @@ def _sized(recipe: Recipe, pipe: FaceMoGLEPipeline) -> Recipe:
     return replace(recipe, height=height, width=width, mask=mask)
 
 
-def _run(pipe: FaceMoGLEPipeline, recipe: Recipe) -> Image.Image:
+def run_recipe(pipe: FaceMoGLEPipeline, recipe: Recipe) -> Image.Image:
+    """The picture of a recipe at its final size."""
     import torch
 
     return pipe(
