@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
 from mogle.provenance import fingerprint, versions
 
 if TYPE_CHECKING:
+    import torch
+
     from mogle.pipeline import FaceMoGLEPipeline
 
 BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
@@ -67,8 +69,18 @@ def pick_device(device: str | None = None) -> str:
     return device
 
 
-def load_pipeline(base: Path | str, adapter: Path | None, device: str | None = None) -> FaceMoGLEPipeline:
+def load_pipeline(
+    base: Path | str,
+    adapter: Path | None,
+    device: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    without: Sequence[str] = (),
+    **parts: Any,
+) -> FaceMoGLEPipeline:
     """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU.
+
+    `without` names parts that are not loaded; `parts` are given ready-made (a quantised transformer).
 
     Raises:
         MogleError: the device is not there, the base is no FluxPipeline, or the adapter does not fit it.
@@ -76,15 +88,16 @@ def load_pipeline(base: Path | str, adapter: Path | None, device: str | None = N
     import torch
 
     device = pick_device(device)
-    dtype = torch.float32
-    if device.startswith("cuda"):
+    if dtype is None and device.startswith("cuda"):
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
     from mogle.pipeline import FaceMoGLEPipeline
 
     with _no_progress_bars():
         try:
-            pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype, **_absent_parts(base))
+            pipe = FaceMoGLEPipeline.from_pretrained(
+                base, dtype=dtype or torch.float32, **{**_absent_parts(base), **dict.fromkeys(without), **parts}
+            )
         except (OSError, ValueError) as error:  # diffusers' words for damaged, foreign or unreachable folders
             line = " ".join(str(error).split())[:200]
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error

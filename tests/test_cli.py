@@ -205,6 +205,49 @@ def test_text_alone_and_notes_on_what_differs(mogle):
     assert err.startswith("note: adapter differs: the picture was made with nothing, this is tiny-flux-mogle\n")
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("rnk=3",), "did you mean rank"),
+        (("batch=0",), "batch=0: expected at least 1"),
+        (("--config", "tinny"), "tinny: no such settings"),
+        (("--data", "nowhere"), "nowhere: no such folder"),
+        (("--base", "nowhere"), "nowhere: found no such folder"),
+        (("--device", "tpu9"), "tpu9"),
+        (("--start", "nowhere"), "nowhere: found no such folder"),
+    ],
+)
+def test_mistakes_before_training_are_one_line(mogle, args: tuple[str, ...], words: str) -> None:
+    refused(mogle("train", "--out", "made", *args), words)
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(mogle) -> None:
+    code, out, err = mogle("train", "--dry-run", "--config", "reference", "steps=10")
+    assert code == 0 and not err and not list(Path.cwd().iterdir())
+    assert "14,487,808 in 343 layers" in out and "MoGLE 101,780" in out
+    assert "an estimate" in out and "10 steps" in out and "200 portraits" in out
+
+
+def test_a_data_set_is_drawn_by_id_and_goes_on_where_it_stopped(mogle) -> None:
+    from mogle.cli.bulk import seed_of
+
+    data = Path(__file__).resolve().parents[1] / "data" / "portraits"
+    command = ("generate", "--dataset", data, "--split", "all", "--steps", 1, "--size", 64, "--output-dir", "made")
+    assert mogle(*command, "--count", 1)[0] == 0
+    before = Path("made/0.png").stat().st_mtime_ns
+    code, out, _ = mogle(*command, "--count", 2)
+    assert code == 0 and "1 pictures drawn, 1 already there" in out
+    assert Path("made/0.png").stat().st_mtime_ns == before
+    picture, recipe, _ = read_picture(Path("made/1.png"))
+    assert recipe.seed == seed_of("1", 0) and recipe.prompt and recipe.mask.shape == (64, 64)
+    again = Path("made/1.png").read_bytes()
+    Path("made/0.png").unlink(), Path("made/1.png").unlink()
+    assert mogle(*command, "--count", 2)[0] == 0 and Path("made/1.png").read_bytes() == again
+    refused(mogle(*command, "--guidance", 2), "another recipe", ["made"])
+    refused(mogle(*command, "--prompt", "A man."), "--prompt", ["made"])
+    refused(mogle("generate", "--dataset", "nowhere"), "nowhere", ["made"])
+
+
 def test_a_damaged_recipe_is_refused(mogle, masks, tmp_path):
     from PIL.PngImagePlugin import PngInfo
 

@@ -10,7 +10,6 @@ import torch
 
 from mogle.errors import MogleError
 from mogle.training import pretrain as stages
-from mogle.training.adapter import AdapterConfig, encode_portraits, new_adapter, train_adapter, warm_start
 from mogle.training.text import (
     build_clip_encoder,
     build_t5_encoder,
@@ -148,39 +147,6 @@ def test_half_of_the_times_may_lie_near_noise():
 
     assert abs(beyond(0.5, 0.0) - 0.5) < 0.02 and abs(beyond(0.85, 0.0) - 0.041) < 0.01
     assert abs(beyond(0.85, 1.0) - 0.570) < 0.02 and abs(beyond(0.85, 0.5) - 0.306) < 0.02
-
-
-def test_training_changes_the_adapter_alone_and_lowers_the_loss(shop, pipe):
-    config = AdapterConfig(steps=60, batch=8, rank=4, learning_rate=1e-2, drop_local=0.0, drop_text=0.0, high_noise=0.0)
-    new_adapter(pipe, config)
-    images, masks, _, captions = shop.portraits()
-    data = encode_portraits(pipe, images, masks, captions)
-    pictures = data.pictures
-    absent = pictures.empty.expand_as(pictures.conditions[0, 0])
-    present = torch.tensor([(masks[0] == label).any() for label in range(19)])
-    empty = torch.tensor([torch.equal(tokens, absent) for tokens in pictures.conditions[0, 1:]])
-    assert torch.equal(empty, ~present)  # classes that are not there share the encoding of an empty mask
-    before = {k: v.clone() for k, v in pipe.transformer.state_dict().items() if "lora_" not in k}
-    mogle = copy.deepcopy(pipe.mogle.state_dict())
-    first = train_adapter(pipe, data, AdapterConfig(**{**config.__dict__, "steps": 1, "learning_rate": 0.0}))
-    last = train_adapter(pipe, data, config)
-    assert last["loss"] < first["loss"]
-    after = pipe.transformer.state_dict()
-    assert all(torch.equal(after[k], v) for k, v in before.items())
-    assert any(not torch.equal(pipe.mogle.state_dict()[k], v) for k, v in mogle.items())
-
-
-def test_a_warm_start_draws_outlines_and_is_reproducible(shop, pipe):
-    images, masks, _, captions = shop.portraits()
-    new_adapter(pipe, AdapterConfig(rank=4))
-    data, new = encode_portraits(pipe, images, masks, captions), copy.deepcopy(pipe.mogle.state_dict())
-    drawn = []
-    for steps in (1, 40, 40):
-        pipe.mogle.load_state_dict(new)
-        loss = warm_start(pipe, data, AdapterConfig(warm_start=steps))
-        drawn.append((loss, copy.deepcopy(pipe.mogle.state_dict())))
-    assert drawn[1][0] < 0.8 * drawn[0][0]
-    assert all(torch.equal(drawn[1][1][k], drawn[2][1][k]) for k in drawn[1][1])
 
 
 def test_encoders_learn_which_colour_belongs_to_what():

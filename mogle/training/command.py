@@ -12,51 +12,50 @@ from mogle.errors import MogleError
 
 def register(app: typer.Typer) -> None:
     """Adds both commands to the command line."""
-    app.command(epilog="Example: mogle train --out runs/mine --count 200 --minutes 5")(train)
+    app.command(epilog="Example: mogle train --out runs/mine --count 200 --minutes 5 rank=8")(train)
     app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Any field, such as rank=8 gate=scalar.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the adapter; a run that was cut off there goes on.")] = Path(
+        "runs/adapter"
+    ),
+    config: Annotated[str, typer.Option(help="Packaged settings (tiny, reference, ...) or a YAML file.")] = "tiny",
     data: Annotated[
         Path | None, typer.Option(help="Data set folder (face/, mask/, text/); without it portraits are painted.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many samples to train on.")] = 200,
+    count: Annotated[int | None, typer.Option(min=1, help="How many samples to train on.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes of training.")] = None,
-    steps: Annotated[int, typer.Option(min=1)] = 400,
-    batch: Annotated[int, typer.Option(min=1)] = 16,
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
-    optimizer: Annotated[str, typer.Option(help="adamw or prodigy (the reference's).")] = "adamw",
-    learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
-    warm_start: Annotated[
-        int, typer.Option(min=0, help="Steps in which a new MoGLE first learns to draw outlines; the reference has 0.")
-    ] = 150,
-    high_noise: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the times that lie near noise; the reference has 0.")
-    ] = 0.5,
-    base: Annotated[Path | None, typer.Option(help="A FluxPipeline folder.")] = None,
+    base: Annotated[str | None, typer.Option(help="A FluxPipeline folder or Hub name.")] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from this adapter instead of a new one.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    cache: Annotated[Path, typer.Option(help="Where encoded data sets are kept.")] = Path("runs/cache"),
+    skip_bad: Annotated[bool, typer.Option(help="Leave damaged samples out, and say how many.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and what it takes.")] = False,
 ) -> None:
     """Fine-tune Face-MoGLE (MoGLE and LoRA) on a frozen base."""
-    from mogle.training.adapter import AdapterConfig, fine_tune
+    from mogle.training.settings import load_train_settings
 
-    if optimizer not in ("adamw", "prodigy"):
-        raise MogleError(f"--optimizer: found {optimizer!r}; expected adamw or prodigy")
-    config = AdapterConfig(
-        steps=steps,
-        minutes=minutes,
-        batch=batch,
-        rank=rank,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        warm_start=warm_start,
-        high_noise=high_noise,
-        seed=seed,
-    )
-    facts = fine_tune(out, config, data=data, count=count, base=base, start=start, device=device)
-    typer.echo(f"{facts['steps_done']} steps in {facts['minutes_taken']} min, loss {facts['loss']}; adapter in {out}")
+    given = {"data": data, "count": count, "minutes": minutes, "base": base}
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    chosen = load_train_settings(config, [*options, *(settings or [])])
+
+    from mogle.training.finetune import describe, fine_tune
+
+    if dry_run:
+        typer.echo(describe(chosen, device=device, skip_bad=skip_bad))
+        return
+    facts = fine_tune(out, chosen, start=start, device=device, cache=cache, skip_bad=skip_bad)
+    left_out = f", {facts['skipped']} bad samples left out" if facts["skipped"] else ""
+    if facts["stopped"] == "signal":
+        typer.echo(f"stopped after {facts['steps']} steps; the same command goes on from there{left_out}")
+    else:
+        typer.echo(
+            f"{facts['steps']} steps in {facts['minutes']} min, loss {facts['loss']:.4f}; adapter in {out}{left_out}"
+        )
 
 
 def pretrain(

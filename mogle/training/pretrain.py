@@ -21,8 +21,7 @@ from mogle.training.loop import main_process
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-    from mogle.training.adapter import Pictures
+    from PIL import Image
 
 STAGES = ("paint", "text", "vae", "judges", "base", "distill", "adapter")
 
@@ -333,55 +332,39 @@ def distill(shop: Workshop) -> dict[str, Any]:
     return {**want, **losses}
 
 
-def _pictures(shop: Workshop, count: int) -> Pictures:
-    """Tokens of `count` portraits and of their masks; kept in conditions.pt, because only the VAE changes them."""
-    import torch
-    from diffusers import AutoencoderKL
+class _Portraits:
+    """The first portraits of the corpus as a source of samples."""
 
-    from mogle.training.adapter import Pictures, encode_pictures
-    from mogle.training.loop import Processes
+    def __init__(self, shop: Workshop, count: int) -> None:
+        self._images, self._masks, _, _ = shop.portraits()
+        self._texts = shop.texts()[:count]
+        count = len(self._texts)
+        first = shop.settings["portraits"]["first_seed"]
+        self.ids: Sequence[str] = [str(first + i) for i in range(count)]
 
-    kept = shop.out / "conditions.pt"
-    if kept.exists():
-        pictures = Pictures(**torch.load(kept, weights_only=True, map_location=shop.device))
-        if (found := len(pictures.tokens)) != count:
-            raise MogleError(f"{kept}: found {found} portraits, expected {count}; remove it to encode them anew")
-        return pictures
-    vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
-    processes = Processes(torch.device(shop.device))
-    rows = processes.rows(count)
-    images, masks, _, _ = shop.portraits()
-    part = encode_pictures(vae, images[rows], masks[rows], dtype=torch.bfloat16)
-    whole = {name: processes.gather(x) for name, x in part._asdict().items() if name != "empty"}
-    pictures = Pictures(**whole, empty=part.empty)
-    if main_process():
-        torch.save(pictures._asdict(), kept)
-    return pictures
+    def image(self, index: int) -> Image.Image:
+        from PIL import Image
+
+        return Image.fromarray(self._images[index])
+
+    def label_map(self, index: int) -> np.ndarray:
+        return self._masks[index]
+
+    def captions(self, index: int) -> list[str]:
+        return self._texts[index]
 
 
 def adapter(shop: Workshop) -> dict[str, Any]:
     """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
-    import torch
-
-    from mogle.pipeline import FaceMoGLEPipeline
-    from mogle.training.adapter import AdapterConfig, adapter_data, new_adapter, train_adapter, warm_start
-    from mogle.training.loop import Processes
+    from mogle.training.finetune import train_on
+    from mogle.training.settings import TrainSettings, load_train_settings
 
     want = dict(shop.settings["adapter"])
-    count = want.pop("portraits")
-    config = AdapterConfig(**want)
-    pictures = _pictures(shop, count)
-    pipe = FaceMoGLEPipeline.from_pretrained(shop.base_dir, dtype=torch.float32).to(shop.device)
-    size = shop.settings["portraits"]["size"]
-    processes = Processes(torch.device(shop.device))
-    data = adapter_data(pipe, pictures, shop.texts()[processes.rows(count)], (size, size))
-    data.states, data.pooled = processes.gather(data.states), processes.gather(data.pooled)
-    new_adapter(pipe, config)
-    warm_start(pipe, data, config)
-    facts = train_adapter(pipe, data, config, compile_model=shop.compile)
-    if main_process():
-        pipe.save_mogle(shop.out / "tiny-flux-mogle")
-    return {"portraits": count, **facts}
+    source = _Portraits(shop, want.pop("portraits"))
+    pairs = [f"{name}={value}" for name, value in want.items()]
+    settings: TrainSettings = load_train_settings("tiny", pairs)
+    facts = train_on(source, shop.out / "tiny-flux-mogle", settings, shop.base_dir, shop.device, shop.out / "cache")
+    return {**want, **facts}
 
 
 _DONE: dict[str, str] = {

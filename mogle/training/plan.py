@@ -1,0 +1,126 @@
+"""`mogle train --dry-run`: what would be trained, on what, and what it would take. The base is not loaded.
+
+Parameters are counted on a network without memory (torch's meta device). Memory and time are estimates, and their
+formulas stand beside them; only the machine's matrix rate is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mogle.errors import MogleError
+from mogle.training.settings import TrainSettings
+
+#: Bytes of optimiser state for one trained number.
+_STATES = {"adamw": 8, "prodigy": 16, "adamw8bit": 2}
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_NF4 = 0.5 + 4 / 64  # 4 bits, and one float32 scale for 64 numbers
+#: The published networks differ in this alone; the rest are the defaults of diffusers' class.
+_PUBLISHED = {"black-forest-labs/FLUX.1-dev": True, "black-forest-labs/FLUX.1-schnell": False}
+
+
+def transformer_config(base: Path | str) -> dict[str, Any]:
+    """The transformer's configuration: of the folder, of an earlier download, or as published.
+
+    Raises:
+        MogleError: a Hub name of which nothing is here; nothing is downloaded for a dry run.
+    """
+    if isinstance(base, Path):
+        return json.loads((base / "transformer" / "config.json").read_text())
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(base, "transformer/config.json")
+    if isinstance(found, str):
+        return json.loads(Path(found).read_text())
+    if base in _PUBLISHED:
+        return {"guidance_embeds": _PUBLISHED[base]}
+    raise MogleError(f"{base}: found no configuration on this machine; a dry run downloads nothing")
+
+
+def count_parameters(config: dict[str, Any], settings: TrainSettings) -> dict[str, int]:
+    """Numbers in the frozen transformer, in LoRA and its layers, in MoGLE, and how many of them are trained."""
+    from diffusers import FluxTransformer2DModel
+
+    from mogle.experts import MoGLE
+    from mogle.transformer import add_lora
+
+    with torch.device("meta"):
+        network = FluxTransformer2DModel.from_config(config)
+        frozen = sum(p.numel() for p in network.parameters())
+        add_lora(network, rank=settings.rank, alpha=settings.alpha, init=False, lora_on=settings.lora_on)
+        mogle = MoGLE(network.config.in_channels, experts=settings.experts, gate=settings.gate)
+    lora = {name: p for name, p in network.named_parameters() if "lora_" in name}
+    trained = sum(p.numel() for p in [*lora.values(), *mogle.parameters()] if p.requires_grad)
+    return {
+        "frozen": frozen,
+        "lora": sum(p.numel() for p in lora.values()),
+        "lora_modules": sum("lora_A" in name for name in lora),
+        "mogle": sum(p.numel() for p in mogle.parameters()),
+        "trained": trained,
+        "blocks": len(network.transformer_blocks) + len(network.single_transformer_blocks),
+        "width": network.inner_dim,
+    }
+
+
+def matrix_rate(device: str, precision: str, seconds: float = 0.5) -> float:
+    """Measured: floating-point operations a second of a matrix product on this device."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    side = 4096 if device.startswith("cuda") else 1024
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def once() -> None:
+        a @ b
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    once()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        once()
+        count += 1
+    return 2 * side**3 * count / (time.perf_counter() - start)
+
+
+def plan(settings: TrainSettings, base: Path | str, size: tuple[int, int], text_tokens: int, device: str) -> str:
+    """The report, as text."""
+    config = transformer_config(base)
+    counts = count_parameters(config, settings)
+    image_tokens = size[0] * size[1] // 256
+    tokens = text_tokens + 2 * image_tokens
+    micro = settings.batch // settings.accumulation
+    byte = _BYTES[settings.precision]
+    weights = counts["frozen"] * (_NF4 if settings.quantise == "nf4" else byte)
+    states = counts["trained"] * (4 + 4 + _STATES[settings.optimizer] + (4 if settings.ema else 0))
+    kept = 1 if settings.gradient_checkpointing else 24  # activations of a block that wait for the way back
+    activations = micro * tokens * counts["width"] * byte * (counts["blocks"] * kept + 24)
+    rate = matrix_rate(device, settings.precision)
+    passes = 6 if settings.gradient_checkpointing else 4  # frozen weights need no gradients of their own
+    operations = passes * counts["frozen"] * tokens * settings.batch
+    step = operations / rate
+
+    def gib(number: float) -> str:
+        return f"{number / 2**30:.2f} GiB"
+
+    form = settings.precision if settings.quantise == "none" else settings.quantise
+    hours = step * settings.steps / 3600
+    return "\n".join(
+        [
+            f"base        {base}: {counts['frozen']:,} parameters, frozen, {form}",
+            f"trained     {counts['trained']:,} parameters: LoRA {counts['lora']:,} in {counts['lora_modules']} layers "
+            f"(rank {settings.rank}), MoGLE {counts['mogle']:,} (experts {settings.experts}, gate {settings.gate})",
+            f"step        {settings.batch} samples of {size[0]} x {size[1]} px in {settings.accumulation} parts; "
+            f"{text_tokens} text + {image_tokens} image + {image_tokens} condition tokens",
+            f"memory      {gib(weights + states + activations)}, an estimate: weights {gib(weights)}; trained "
+            f"parameters, gradients and {settings.optimizer}'s states {gib(states)}; activations {gib(activations)} = "
+            f"{micro} samples x {tokens} tokens x {counts['width']} wide x {byte} bytes x "
+            f"({counts['blocks']} blocks x {kept} + 24)",
+            f"time        {step:.2g} s a step, {hours:.2g} h for {settings.steps} steps, an estimate: {passes} x "
+            f"parameters x tokens x samples = {operations:.3g} operations, at {rate / 1e9:.0f} G a second (measured "
+            f"now on {device}); attention and small layers come on top",
+        ]
+    )
