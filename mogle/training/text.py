@@ -167,14 +167,15 @@ def train_text_encoders(
     from torch.nn import functional as F
 
     from mogle.training.loop import Progress, cosine_schedule
+    from mogle.training.muon import Muon
 
     device, width = clip_ids.device, (clip.config.hidden_size, t5.config.d_model)
     torch.manual_seed(seed)
     values = [max(2, int(column.max()) + 1) for column in said.T]
     heads = nn.ModuleList(nn.ModuleList(nn.Linear(w, count) for count in values) for w in width).to(device)
     encoders = [*clip.train().requires_grad_(True).parameters(), *t5.train().requires_grad_(True).parameters()]
-    groups: list[dict[str, Any]] = [{"params": encoders}, {"params": heads.parameters(), "lr": 10 * learning_rate}]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
+    optimizer = Muon(encoders, lr=learning_rate, weight_decay=0.01)
+    for_heads = torch.optim.AdamW(heads.parameters(), lr=1e-2)
     schedule = cosine_schedule(optimizer, steps, warmup=min(30, steps // 10))
     generator, progress = torch.Generator().manual_seed(seed), Progress("text", steps)
     for step in range(steps):
@@ -191,9 +192,11 @@ def train_text_encoders(
             ]
             losses.append(torch.stack(each).sum() / (target >= 0).sum().clamp(min=1))
         optimizer.zero_grad(set_to_none=True)
+        for_heads.zero_grad(set_to_none=True)
         (losses[0] + losses[1]).backward()
         nn.utils.clip_grad_norm_(encoders, 1.0)
         optimizer.step()
+        for_heads.step()
         schedule.step()
         progress(step, clip=losses[0], t5=losses[1])
     clip.eval().requires_grad_(False)
