@@ -60,7 +60,8 @@ def generate_dataset(
     if adapter_found is None and "mask" in parts:
         raise MogleError("--adapter none: a mask acts through the adapter alone; expected --only prompt beside it")
     base_found = base_folder(base)
-    pipe = load_pipeline(base_found, adapter_found, str(state.device) if device is None else device)
+    own = device if device is not None and ":" in device else str(state.device)  # each process has a GPU of its own
+    pipe = load_pipeline(base_found, adapter_found, own)
     pipe.set_progress_bar_config(disable=True)
     origin = origin_of(pipe, base_found, adapter_found)
     rows = range(len(dataset))[:count][state.process_index :: state.num_processes]

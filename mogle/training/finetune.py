@@ -26,15 +26,21 @@ PAINTED = 200  # portraits, where neither data set nor count is given
 
 
 class PaintedSource:
-    """Portraits of the seeds 0, 1, ...: a data set without files."""
+    """Painted portraits as a source of samples: pictures (N, H, W, 3), label maps (N, H, W), captions, first seed."""
 
-    def __init__(self, count: int, size: tuple[int, int]) -> None:
+    def __init__(self, images: np.ndarray, masks: np.ndarray, captions: list[list[str]], first: int = 0) -> None:
+        self.ids: Sequence[str] = [str(first + i) for i in range(len(captions))]
+        self._images, self._masks, self._captions = images, masks, captions
+
+    @classmethod
+    def paint(cls, count: int, size: tuple[int, int]) -> PaintedSource:
+        """The portraits of the seeds 0, 1, ..."""
         from mogle.portraits import paint_many
 
         if size[0] != size[1]:
             raise MogleError(f"size {size}: portraits are square; give a data set for other shapes")
-        self.ids: Sequence[str] = [str(seed) for seed in range(count)]
-        self._images, self._masks, _, self._captions = paint_many(range(count), size=size[0])
+        images, masks, _, captions = paint_many(range(count), size=size[0])
+        return cls(images, masks, captions)
 
     def image(self, index: int) -> Image.Image:
         """RGB."""
@@ -47,7 +53,7 @@ class PaintedSource:
         return self._masks[index]
 
     def captions(self, index: int) -> list[str]:
-        """All ten."""
+        """All of the sample's."""
         return self._captions[index]
 
 
@@ -60,7 +66,7 @@ def open_source(settings: TrainSettings, size: tuple[int, int], skip_bad: bool =
     from mogle.datasets import FaceDataset
 
     if settings.data is None:
-        return PaintedSource(settings.count or PAINTED, size), 0
+        return PaintedSource.paint(settings.count or PAINTED, size), 0
     dataset = FaceDataset.checked(settings.data, split="train", size=size, skip_bad=skip_bad)
     dataset.ids = dataset.ids[: settings.count]
     return dataset, dataset.skipped
@@ -145,8 +151,8 @@ def train_on(
     samples, watcher = encoded_samples(source, base, settings, accelerator, dtype, cache)
     parts = {} if settings.quantise == "none" else {"transformer": _quantised(base, "transformer", "nf4", dtype)}
     pipe = load_pipeline(base, adapter, str(accelerator.device), dtype=dtype, without=ENCODERS, **parts)
-    prepare_adapter(pipe, settings)
     if adapter is None and not checkpoints_in(out):
+        prepare_adapter(pipe, settings)
         warm_start(pipe, samples, settings)
     trainer = Trainer(pipe, samples, settings, out, accelerator, watcher)
     trainer.resume()

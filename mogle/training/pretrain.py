@@ -21,7 +21,6 @@ from mogle.training.loop import main_process
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from PIL import Image
 
 STAGES = ("paint", "text", "vae", "judges", "base", "distill", "adapter")
 
@@ -332,37 +331,16 @@ def distill(shop: Workshop) -> dict[str, Any]:
     return {**want, **losses}
 
 
-class _Portraits:
-    """The first portraits of the corpus as a source of samples."""
-
-    def __init__(self, shop: Workshop, count: int) -> None:
-        self._images, self._masks, _, _ = shop.portraits()
-        self._texts = shop.texts()[:count]
-        count = len(self._texts)
-        first = shop.settings["portraits"]["first_seed"]
-        self.ids: Sequence[str] = [str(first + i) for i in range(count)]
-
-    def image(self, index: int) -> Image.Image:
-        from PIL import Image
-
-        return Image.fromarray(self._images[index])
-
-    def label_map(self, index: int) -> np.ndarray:
-        return self._masks[index]
-
-    def captions(self, index: int) -> list[str]:
-        return self._texts[index]
-
-
 def adapter(shop: Workshop) -> dict[str, Any]:
     """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
-    from mogle.training.finetune import train_on
-    from mogle.training.settings import TrainSettings, load_train_settings
+    from mogle.training.finetune import PaintedSource, train_on
+    from mogle.training.settings import load_train_settings
 
     want = dict(shop.settings["adapter"])
-    source = _Portraits(shop, want.pop("portraits"))
+    count, (images, masks, _, _) = want.pop("portraits"), shop.portraits()
+    source = PaintedSource(images, masks, shop.texts()[:count], shop.settings["portraits"]["first_seed"])
     pairs = [f"{name}={value}" for name, value in want.items()]
-    settings: TrainSettings = load_train_settings("tiny", pairs)
+    settings = load_train_settings("tiny", pairs)
     facts = train_on(source, shop.out / "tiny-flux-mogle", settings, shop.base_dir, shop.device, shop.out / "cache")
     return {**want, **facts}
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
+from mogle.training.base import sample_times
 from mogle.training.cache import EncodedSet
 from mogle.training.settings import TrainSettings
 from mogle.transformer import add_lora, forward_streams, train_lora
@@ -74,7 +75,8 @@ def draw(samples: EncodedSet, positions: Sequence[int], settings: TrainSettings)
     for position in positions:
         index = sample_of(position, len(samples.ids), settings.seed)
         chance = torch.Generator().manual_seed(_mixed(settings.seed, position, 2))
-        n, high, silent = torch.randn(1, generator=chance), *torch.rand(2, 1, generator=chance)
+        t = sample_times(1, chance, "cpu", settings.high_noise)[0]
+        silent = torch.rand((), generator=chance)
         dropped = torch.rand(20, generator=chance) < settings.drop_local
         dropped[0] = False  # the global condition never
         caption = int(torch.randint(samples.captions, (), generator=chance))
@@ -83,7 +85,6 @@ def draw(samples: EncodedSet, positions: Sequence[int], settings: TrainSettings)
         common = samples.common
         conditions = torch.where(dropped[:, None, None], common.empty, found.conditions)
         states, pooled = (common.states, common.pooled) if silent < settings.drop_text else (found.states, found.pooled)
-        t = torch.sigmoid(torch.where(high < settings.high_noise, 2 + 1.5 * n, n))[0]
         parts.append((samples.ids[index], found.image, noise, t, conditions, states, pooled))
     ids, *tensors = zip(*parts, strict=True)
     return Batch(list(ids), *(torch.stack(column) for column in tensors))

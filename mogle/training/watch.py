@@ -43,6 +43,7 @@ class Watcher:
     ) -> None:
         self.every, self.judge, self.label_maps = every, judge, list(label_maps)
         self._bar: Any = None
+        self._accuracy = ""
         self._start = time.monotonic()
         if every and encoder is not None:  # all that sampling needs of the encoders, before they leave memory
             tokens, index = encoder.masks(label_maps)
@@ -71,7 +72,7 @@ class Watcher:
         shown = {"loss": f"{trainer.usual:.4f}", "images/s": f"{speed:.1f}", "GiB": f"{facts['memory_gib']:.1f}"}
         if "mask_accuracy" in facts:
             self._accuracy = f"{facts['mask_accuracy']:.3f}"
-        if hasattr(self, "_accuracy"):
+        if self._accuracy:
             shown["mask"] = self._accuracy
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
