@@ -232,6 +232,33 @@ def test_from_settings_to_an_adapter_that_draws(tmp_path) -> None:
     assert pipe("A man.", mask, height=64, width=64, num_inference_steps=1).images[0].size == (64, 64)
 
 
+def test_a_notebooks_plot_is_drawn_in_one_place(monkeypatch) -> None:
+    from IPython import display
+
+    from mogle.training.watch import LivePlot
+
+    class Handle(list):
+        update = list.append
+
+    handle = Handle()
+    monkeypatch.setattr(display, "display", lambda shown, display_id: handle.append(shown) or handle)
+    plot = LivePlot()
+    plot.pause = 0.0
+    for step in (1, 2, 3):
+        plot.add(step, 1 / step, 0.5 if step == 2 else None)
+    assert [shown.data[:4] for shown in handle] == [b"\x89PNG"] * 3 and "3 steps" in handle[-1].alt
+    loss, accuracy = (axis.lines[0].get_xydata().tolist() for axis in plot.figure().axes)
+    assert loss == [[1, 1], [2, 1 / 2], [3, 1 / 3]] and accuracy == [[2, 0.5]]
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None:
+    from mogle.training import finetune
+
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    with pytest.raises(MogleError, match="report_to=wandb: not installed; expected pip install wandb"):
+        finetune.fine_tune(tmp_path, load_train_settings("tiny", ["count=1", "report_to=wandb"]), device="cpu")
+
+
 def test_what_a_dry_run_counts_for_the_published_flux() -> None:
     from mogle.training.plan import count_parameters, transformer_config
 

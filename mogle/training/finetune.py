@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,8 @@ def train_on(
 
     device = pick_device(device)
     settings = fitting(settings, device)
+    if find_spec(settings.report_to) is None:  # Accelerate would leave it out without a word
+        raise MogleError(f"report_to={settings.report_to}: not installed; expected pip install {settings.report_to}")
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=PRECISION[settings.precision],
@@ -180,8 +183,6 @@ def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> An
     Raises:
         MogleError: bitsandbytes is not installed.
     """
-    from importlib.util import find_spec
-
     if find_spec("bitsandbytes") is None:
         raise MogleError(
             f"{part} in {form}: bitsandbytes is not installed; expected pip install 'face-mogle[gpu]', or "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +29,53 @@ def memory_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
+class LivePlot:
+    """In a notebook: the loss so far and, where it is measured, the mask accuracy, redrawn in one place."""
+
+    pause = 5.0  # seconds between two drawings, at least
+
+    def __init__(self) -> None:
+        self.loss: list[tuple[int, float]] = []
+        self.accuracy: list[tuple[int, float]] = []
+        self._handle: Any = None
+        self._last = time.monotonic()
+
+    def add(self, step: int, usual: float, accuracy: float | None) -> None:
+        """Notes a step's smoothed loss; draws if it is time to."""
+        self.loss.append((step, usual))
+        if accuracy is not None:
+            self.accuracy.append((step, accuracy))
+        if time.monotonic() - self._last > self.pause:
+            self.show()
+
+    def figure(self) -> Any:
+        """A matplotlib figure: loss on the left, mask accuracy on the right."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 2.4), layout="constrained")
+        curves = {"loss": self.loss, "mask accuracy": self.accuracy}
+        curves = {name: curve for name, curve in curves.items() if curve}
+        for axis, (name, curve) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+            axis.plot(*zip(*curve, strict=True), marker="." if name != "loss" else None)
+            axis.set(xlabel="step", ylabel=name)
+        return figure
+
+    def show(self) -> None:
+        """Draws in the notebook, over the drawing before."""
+        from IPython.display import Image, display
+
+        self._last = time.monotonic()
+        picture = io.BytesIO()
+        self.figure().savefig(picture, format="png", dpi=110)
+        shown = Image(picture.getvalue(), alt=f"Loss over {len(self.loss)} steps.")
+        if self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+
 class Watcher:
-    """Called after every step. The bar shows loss, images/s, memory and the time left.
+    """Called after every step. The bar shows loss, images/s, memory and the time left; in a notebook there is a plot.
 
     `judge` gives pictures (N,H,W,3) and label maps (N,H,W) a share of right pixels; None measures nothing.
     """
@@ -44,6 +91,7 @@ class Watcher:
         self.every, self.judge, self.label_maps = every, judge, list(label_maps)
         self._bar: Any = None
         self._accuracy = ""
+        self._plot = LivePlot() if "ipykernel" in sys.modules and find_spec("matplotlib") else None
         self._start = time.monotonic()
         if every and encoder is not None:  # all that sampling needs of the encoders, before they leave memory
             tokens, index = encoder.masks(label_maps)
@@ -57,6 +105,8 @@ class Watcher:
             facts.update(self._sample(trainer))
         if not trainer.accelerator.is_main_process:
             return
+        if self._plot is not None:
+            self._plot.add(trainer.step, trainer.usual, facts.get("mask_accuracy"))
         if self._bar is None:
             from tqdm.auto import tqdm
 
@@ -78,9 +128,11 @@ class Watcher:
         self._bar.update(1)
 
     def close(self) -> None:
-        """Ends the bar's line."""
+        """Ends the bar's line, and draws the plot once more."""
         if self._bar is not None:
             self._bar.close()
+        if self._plot is not None and self._plot.loss:
+            self._plot.show()
 
     def _sample(self, trainer: Trainer) -> dict[str, float]:
         """One picture for each mask and seed, in `samples/`; the same noise every time, so that only training shows."""
