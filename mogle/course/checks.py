@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
 from mogle.conditions import condition_images, pack_latents
@@ -66,6 +67,17 @@ def _make(answer: Any, reference: nn.Module, names: str) -> tuple[Any, list[str]
     return model, []
 
 
+def _misfit(call: Callable[[], Any], advice: str) -> list[str]:
+    """What torch says of shapes that do not fit, and the advice; nothing if the call goes through."""
+    try:
+        call()
+    except NotImplementedError:
+        raise
+    except RuntimeError as error:
+        return [f"{' '.join(str(error).split())}.", advice]
+    return []
+
+
 # --- 02 from mask to tokens --------------------------------------------------------------------------------------
 
 
@@ -97,7 +109,15 @@ def conditions20(function: Callable[[np.ndarray], Any]) -> list[str]:
         ),
         "The global image comes last, expected first.": torch.cat([local, whole]),
         "Inside its class a local image is white, not in the class's colour.": torch.cat([whole, coloured]),
-        "The local images are inverted: white where the class is, black elsewhere.": torch.cat([whole, -local]),
+        "Your local images are inverted; expected: white where the class is, black elsewhere.": torch.cat(
+            [whole, -local]
+        ),
+        "The local images lie in [0, 1]; the VAE expects [-1, 1], black at -1.": torch.cat([whole, (local + 1) / 2]),
+        "The global image lies in [0, 1]; the VAE expects [-1, 1].": torch.cat([(whole + 1) / 2, local]),
+        "The global image lies in [0, 255]; the VAE expects [-1, 1].": torch.cat([(whole + 1) * 127.5, local]),
+        "A reshape does not bring channels to the front, it mixes pixels; permute moves axes.": torch.cat(
+            [whole.permute(0, 2, 3, 1).reshape(whole.shape), local]
+        ),
         "The colours are the web demo's, which swaps left and right; use PALETTE.": torch.cat([demo, local]),
     }
     hints = _judge(found, expected, mistakes, "20 pictures of 3 channels")
@@ -127,6 +147,11 @@ def packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> list[str]:
         "A reshape alone mixes neighbouring pixels of a row: split H and W into pairs, permute, then reshape.": (
             latents.reshape(expected.shape)
         ),
+        "H and W are split the wrong way round: (H/2, 2), so that the two of a pair are neighbours.": (
+            latents.view(batch, channels, 2, height // 2, 2, width // 2)
+            .permute(0, 3, 5, 1, 2, 4)
+            .reshape(expected.shape)
+        ),
         "Width and tokens are swapped: expected (B, N, 64).": expected.mT,
     }
     if hints := _judge(pack(latents.clone()), expected, mistakes, "(B, H/2 * W/2, 4 x 16)"):
@@ -140,13 +165,23 @@ def packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> list[str]:
     return _judge(unpack(expected.clone(), height, width), latents, alone, "unpack gives back (B, 16, H, W)")
 
 
+def _swapping(one: int, other: int) -> solutions.Loader:
+    """A loader that takes two classes for each other."""
+    order = np.arange(len(LABELS))
+    order[[one, other]] = other, one
+    return lambda picture: solutions.loader_c(picture)[order]
+
+
 def broken_loader(is_right: Callable[[Any], Any]) -> list[str]:
-    """A test for loaders must take the right one and refuse the two broken ones."""
+    """A test for loaders must take the right one and refuse broken ones."""
     hints = []
+    swap = "It accepts a loader that swaps {}: do all 19 labels occur, and do you compare where?"
     for loader, right, hint in (
         (solutions.loader_c, True, "It refuses the right loader: it asks for something that good masks do not have."),
         (solutions.loader_a, False, "It accepts a loader whose 19 masks are all empty: shapes alone are no proof."),
         (solutions.loader_b, False, "It accepts the loader that converts to gray: are all 19 classes in your test?"),
+        (_swapping(4, 5), False, swap.format("left and right eye")),
+        (_swapping(11, 12), False, swap.format("upper and lower lip")),
     ):
         try:
             verdict = is_right(loader)
@@ -192,6 +227,11 @@ def expert_bank(function: Callable[..., Any]) -> list[str]:
     expected, linear = run_experts(experts, tokens), tokens @ weights[0] + bias[0]
     hidden = linear.relu()
     mistakes = {
+        "A reshape does not turn the weights from (out, in) to (in, out), it mixes them; .mT does.": (
+            (tokens @ weights[0].mT.reshape(weights[0].shape) + bias[0]).relu()
+            @ weights[1].mT.reshape(weights[1].shape)
+            + bias[1]
+        ),
         "All tokens pass the first expert's weights; each of the 20 has its own.": experts[0].net(tokens),
         "The ReLU is missing.": linear @ weights[1] + bias[1],
         "The first bias is missing.": (tokens @ weights[0]).relu() @ weights[1] + bias[1],
@@ -202,11 +242,20 @@ def expert_bank(function: Callable[..., Any]) -> list[str]:
         "The experts are in another order: output i belongs to expert i.": run_experts(experts[::-1], tokens),
         "Axes swapped: expected (B, 20, N, 64), found (B, N, 20, 64).": expected.transpose(1, 2),
     }
+    advice = "Tokens are (B, 20, N, 64); stacked weights (20, out, in) go in as .mT, biases (20, out) as [:, None]."
+    if hints := _misfit(lambda: function(experts, tokens.clone()), advice):
+        return hints
     calls.clear()
     found = function(experts, tokens.clone())
     hints = _judge(found, expected, mistakes, "(B, 20, N, 64)")
     if not hints and calls:
         return [f"Right, but one expert after another ({len(calls)} calls): stack their weights and multiply once."]
+    if not hints:
+        try:
+            few = function(experts[:7], tokens[:, :7].clone())
+        except Exception:
+            few = torch.empty(0)
+        return [] if _same(few, expected[:, :7]) else ["It fails for 7 experts: their number is len(experts)."]
     return hints
 
 
@@ -225,6 +274,9 @@ def class_home(function: Callable[[np.ndarray], Any]) -> list[str]:
         ),
         "The background is missing: 19 classes, label 0 first.": expected[:, 1:],
         "Axes swapped: expected (tokens, classes).": expected.T,
+        "A reshape alone cuts rows of the picture, not patches: split both sides, then bring the axes in order.": (
+            torch.as_tensor((label_map.reshape(-1, 256, 1) == np.arange(len(LABELS))).mean(axis=1))
+        ),
         "A patch of 8 pixels is one latent; a token is 2 x 2 of them, 16 pixels.": solutions.class_shares(label_map, 8),
     }
     return _judge(function(label_map.copy()), expected, mistakes, "tokens by classes")
@@ -240,7 +292,9 @@ def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, time: Ten
         return gate.timestep_embedding(gate.time_proj(t))[:, None]
 
     noise, logits = gate.noise_proj(latents), gate.gate(tokens + gate.noise_proj(latents) + hidden(time))
-    sine_first = gate.timestep_embedding(gate.time_proj(time).roll(gate.time_proj.num_channels // 2, -1))[:, None]
+    channels = gate.time_proj.num_channels
+    sine_first = gate.timestep_embedding(gate.time_proj(time).roll(channels // 2, -1))[:, None]
+    shifted = gate.timestep_embedding(Timesteps(channels, True, 1)(time))[:, None]
     mistakes = {
         "Your weights sum to 1 over the tokens, not over the experts: softmax over the last axis.": logits.softmax(1),
         "Your weights sum to 1 over the batch: softmax over the last axis.": logits.softmax(0),
@@ -261,6 +315,12 @@ def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, time: Ten
         "Sine and cosine are swapped: Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0).": (
             tokens + noise + sine_first
         ),
+        "downscale_freq_shift is 1; expected Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0).": (
+            tokens + noise + shifted
+        ),
+        "C_global and Z_t are swapped: noise_proj is for the noisy latents.": (
+            gate.noise_proj(tokens) + latents + hidden(time)
+        ),
     }.items():
         mistakes[hint] = gate.gate(inside).softmax(-1)
     return mistakes
@@ -272,8 +332,12 @@ def dynamic_gate(answer: Any) -> list[str]:
     model, hints = _make(answer, reference, "timestep_embedding, noise_proj, gate = Sequential(Linear, ReLU, Linear)")
     if hints:
         return hints
+    for clock in (reference.timestep_embedding, model.timestep_embedding):
+        clock.linear_2.weight *= 100  # so that the smallest mistake about time shows
     inputs = torch.randn(2, 6, 64), torch.randn(2, 6, 64), torch.tensor([0.2, 0.7])
     mistakes = _gate_mistakes(reference, *inputs)
+    if hints := _misfit(lambda: model(*inputs), "Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."):
+        return hints
     return _judge(model(*inputs), reference(*inputs), mistakes, "a weight for each token and expert")
 
 
@@ -303,6 +367,13 @@ def mogle(answer: Any) -> list[str]:
         "The gate looks at the mean of the conditions; it takes the global one, condition_tokens[:, 0].": mixed(
             gate(conditions.mean(1), latents, time)
         ),
+        "The gate reads the global expert's output; it takes condition_tokens[:, 0] as it is.": mixed(
+            gate(outputs[:, 0], latents, time)
+        ),
+        "Weights and outputs are in different orders: weight 0 is the global expert's, 1 + i local expert i's.": mixed(
+            weights.roll(-1, -1)
+        ),
+        "The weighted outputs are averaged; expected their sum.": expected / 20,
         "The experts see the wrong conditions: tokens 0 are the global expert's, 1..19 the local ones'.": mixed(
             weights, rolled
         ),
@@ -320,10 +391,11 @@ def mogle(answer: Any) -> list[str]:
 def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
     """weights (..., 20) -> entropy in bits (...)."""
     weights = (3 * torch.randn(2, 6, 20)).softmax(-1)
-    weights[0, 0] = F.one_hot(torch.tensor(4), 20)  # one expert alone: 0 log 0
+    weights[0, :2] = 0  # where a weight is 0, 0 log 0 has to count as 0
+    weights[0, 0, 4], weights[0, 1, [2, 7]] = 1, 0.5
     bits = solutions.gate_entropy(weights)
     other = torch.special.entr(weights) / np.log(2)
-    mistakes = {
+    mistakes: dict[str, Any] = {
         "This is in nats: the logarithm to base 2 gives bits.": bits * np.log(2),
         "The logarithm is to base 10; to base 2 it gives bits.": bits * np.log10(2),
         "The sign is missing: the logarithm of a weight is negative, entropy is not.": -bits,
@@ -333,6 +405,9 @@ def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
         "This is a share of the largest entropy, log2(20); expected bits.": bits / np.log2(20),
         "This is 2 to the power of the entropy, the effective number of experts; expected bits.": 2**bits,
     }
+    mistakes["Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after."] = bits.where(
+        (weights > 0).all(-1), 0
+    )
     found = function(weights.clone())
     if isinstance(found, Tensor) and found.shape == bits.shape and found.isnan().any():
         return ["An expert with the weight 0 gives NaN: 0 x log 0 counts as 0 (torch.special.entr knows)."]
