@@ -103,6 +103,11 @@ def test_bars_and_lines_show_the_numbers_given():
     assert first.get_ydata().tolist() == [1, 2] and first.get_xdata().tolist() == [0.5, 1]
     assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
     assert len(set(figures.LINES)) == len(figures.LINES)
+    one, two, three = (
+        figures.lines({n: [1, 2] for n in "abc"}, xlabel="t", ylabel="bits", colours=(0, 1, 0)).axes[0].lines
+    )
+    assert one.get_color() == three.get_color() != two.get_color()
+    assert one.get_linestyle() == two.get_linestyle() != three.get_linestyle()
 
 
 def test_a_widget_renders_what_its_controls_say(monkeypatch):

@@ -264,20 +264,24 @@ def lines(
     ylabel: str,
     height: float = 3.2,
     ylim: tuple[float, float] | None = None,
+    colours: Sequence[int] = (),
 ) -> Figure:
-    """Named series over one x (by default 0, 1, ...), told apart by colour and by dash."""
-    figure = _figure(height)
+    """Named series over one x (by default 0, 1, ...), told apart by colour and by dash.
+
+    Args:
+        colours: for each series the number of its colour; series of one colour differ by their dashes.
+    """
+    figure, used = _figure(height), list(colours) or list(range(len(series)))
     with matplotlib.rc_context(STYLE):
         ax = figure.subplots()
         for i, (name, values) in enumerate(series.items()):
             y = np.asarray(values, dtype=float)
+            dash = used[:i].count(used[i]) if colours else i // len(LINES) if len(series) > len(LINES) else i
             ax.plot(
                 np.arange(len(y)) if x is None else x,
                 y,
-                color=LINES[i % len(LINES)],
-                linestyle=DASHES[i // len(LINES) % len(DASHES)]
-                if len(series) > len(LINES)
-                else DASHES[i % len(DASHES)],
+                color=LINES[used[i] % len(LINES)],
+                linestyle=DASHES[dash % len(DASHES)],
                 label=name,
             )
         ax.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
