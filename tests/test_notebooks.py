@@ -165,6 +165,22 @@ def test_committed_notebooks_keep_the_rules(path):
         assert any(near in cell.source for cell in notebook.cells if cell.cell_type == "markdown"), near
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_run_all_works_with_every_exercise_solved(path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for name, answers in re.findall(r"= check\.(\w+)\((.*)\)$", cell.source, re.M):
+            paths = (solution.split(":") for solution in EXERCISES[name].solutions)
+            solved = [f"from {m} import {o} as {a}" for a, (m, o) in zip(answers.split(", "), paths, strict=True)]
+            *stub, judged = cell.source.splitlines()
+            cell.source = "\n".join([*stub, *solved, judged])
+    done = execute(notebook, path.parent)
+    said = "".join(output.get("text", "") for cell in done.cells for output in cell.get("outputs", []))
+    expected = {name for name, exercise in EXERCISES.items() if exercise.notebook == path.stem}
+    assert all(f"{name}: passed." in said for name in expected)
+
+
 def pages():
     yield from ((path, path.read_text()) for path in PAGES)
     for path in NOTEBOOKS:
