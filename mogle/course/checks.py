@@ -67,15 +67,14 @@ def _make(answer: Any, reference: nn.Module, names: str) -> tuple[Any, list[str]
     return model, []
 
 
-def _misfit(call: Callable[[], Any], advice: str) -> list[str]:
-    """What torch says of shapes that do not fit, and the advice; nothing if the call goes through."""
+def _run(call: Callable[[], Any], advice: str) -> tuple[Any, list[str]]:
+    """The answer's result; where shapes do not fit what torch says of them, and the advice."""
     try:
-        call()
-    except NotImplementedError:
-        raise
+        return call(), []
     except RuntimeError as error:
-        return [f"{' '.join(str(error).split())}.", advice]
-    return []
+        if type(error) is not RuntimeError:  # of a kind of its own, such as a stub's
+            raise
+        return None, [f"{' '.join(str(error).split())}.", advice]
 
 
 # --- 02 from mask to tokens --------------------------------------------------------------------------------------
@@ -243,10 +242,10 @@ def expert_bank(function: Callable[..., Any]) -> list[str]:
         "Axes swapped: expected (B, 20, N, 64), found (B, N, 20, 64).": expected.transpose(1, 2),
     }
     advice = "Tokens are (B, 20, N, 64); stacked weights (20, out, in) go in as .mT, biases (20, out) as [:, None]."
-    if hints := _misfit(lambda: function(experts, tokens.clone()), advice):
-        return hints
     calls.clear()
-    found = function(experts, tokens.clone())
+    found, hints = _run(lambda: function(experts, tokens.clone()), advice)
+    if hints:
+        return hints
     hints = _judge(found, expected, mistakes, "(B, 20, N, 64)")
     if not hints and calls:
         return [f"Right, but one expert after another ({len(calls)} calls): stack their weights and multiply once."]
@@ -336,9 +335,9 @@ def dynamic_gate(answer: Any) -> list[str]:
         clock.linear_2.weight *= 100  # so that the smallest mistake about time shows
     inputs = torch.randn(2, 6, 64), torch.randn(2, 6, 64), torch.tensor([0.2, 0.7])
     mistakes = _gate_mistakes(reference, *inputs)
-    if hints := _misfit(lambda: model(*inputs), "Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."):
-        return hints
-    return _judge(model(*inputs), reference(*inputs), mistakes, "a weight for each token and expert")
+    advice = "Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."
+    found, hints = _run(lambda: model(*inputs), advice)
+    return hints or _judge(found, reference(*inputs), mistakes, "a weight for each token and expert")
 
 
 def mogle(answer: Any) -> list[str]:
@@ -395,7 +394,7 @@ def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
     weights[0, 0, 4], weights[0, 1, [2, 7]] = 1, 0.5
     bits = solutions.gate_entropy(weights)
     other = torch.special.entr(weights) / np.log(2)
-    mistakes: dict[str, Any] = {
+    mistakes = {
         "This is in nats: the logarithm to base 2 gives bits.": bits * np.log(2),
         "The logarithm is to base 10; to base 2 it gives bits.": bits * np.log10(2),
         "The sign is missing: the logarithm of a weight is negative, entropy is not.": -bits,
@@ -404,10 +403,10 @@ def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
         "You averaged over the experts; entropy is the sum.": bits / 20,
         "This is a share of the largest entropy, log2(20); expected bits.": bits / np.log2(20),
         "This is 2 to the power of the entropy, the effective number of experts; expected bits.": 2**bits,
+        "Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after.": bits.where(
+            (weights > 0).all(-1), 0
+        ),
     }
-    mistakes["Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after."] = bits.where(
-        (weights > 0).all(-1), 0
-    )
     found = function(weights.clone())
     if isinstance(found, Tensor) and found.shape == bits.shape and found.isnan().any():
         return ["An expert with the weight 0 gives NaN: 0 x log 0 counts as 0 (torch.special.entr knows)."]
