@@ -243,9 +243,10 @@ def pretrain_base(
     """Fits transformer and text encoders together, in place, to the velocity eps - z0 at z_t = (1-t) z0 + t eps.
 
     Attention finds the second stream sooner if reading it pays: up to `easy_stream` of the way it is the picture
-    itself, which fades into the views over the tenth before; mixtures of both grow rarer to the end. The guidance input
-    is drawn from [1, 5] and means nothing yet: `distill_guidance` gives it its meaning. Weights end as their moving
-    average. With a `checkpoint` an interrupted run goes on from there.
+    itself, which fades into the views over the tenth before; mixtures of both grow rarer to the end. A model that reads
+    views already needs neither: `easy_stream=0`. The guidance input is drawn from [1, 5] and means nothing yet:
+    `distill_guidance` gives it its meaning. Weights end as their moving average. With a `checkpoint` an interrupted run
+    goes on from there.
     """
     import torch
 
@@ -268,7 +269,7 @@ def pretrain_base(
         guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
         with_stream = step >= stream_from * steps and step % 3 > 0
         easy = min(1.0, max(0.0, 10 * (easy_stream - step / steps)))
-        mixed = 1 - step / steps
+        mixed = 1 - step / steps if easy_stream else 0.0
         stream = _second_stream(corpus, rows, easy, mixed, generator) if with_stream else None
         clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
