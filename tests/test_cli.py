@@ -214,7 +214,7 @@ def test_text_alone_and_notes_on_what_differs(mogle):
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--base", "nowhere"), "nowhere: found no such folder"),
         (("--device", "tpu9"), "tpu9"),
-        (("--start", "nowhere"), "nowhere: found no such folder"),
+        (("--from-adapter", "nowhere"), "nowhere: found no such folder"),
     ],
 )
 def test_mistakes_before_training_are_one_line(mogle, args: tuple[str, ...], words: str) -> None:

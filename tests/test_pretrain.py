@@ -73,9 +73,10 @@ def test_training_goes_on_from_a_base(shop, tmp_path):
         stages.Workshop(tmp_path, settings, start=tmp_path / "nothing")
 
 
-def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(shop, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stage", ["base", "distill"])
+def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(shop, tmp_path, monkeypatch, stage):
     from mogle.training import loop
-    from mogle.training.base import pretrain_base
+    from mogle.training.base import distill_guidance, pretrain_base
 
     corpus = stages._corpus(shop)
 
@@ -90,9 +91,10 @@ def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(shop, tmp_pa
             joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, **shop.settings["base"]["model"]
         )
         monkeypatch.setattr(loop.Progress, "__call__", cut_after(steps_until_cut))
-        settings = {**shop.settings["base"]["train"], "steps": 4}
+        section = shop.settings["distill"] if stage == "distill" else shop.settings["base"]["train"]
+        run = distill_guidance if stage == "distill" else pretrain_base
         try:
-            pretrain_base(model, clip, t5, corpus, **settings, checkpoint=checkpoint)
+            run(model, clip, t5, corpus, **{**section, "steps": 4}, checkpoint=checkpoint)
         except KeyboardInterrupt:
             return None
         return model.state_dict()
@@ -110,6 +112,23 @@ def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(shop, tmp_pa
     assert train(steps_until_cut=2, checkpoint=halfway) is None and halfway.exists()
     mended = train(checkpoint=halfway)
     assert all(torch.equal(unbroken[name], mended[name]) for name in unbroken)
+
+
+def test_guidance_starts_without_effect_and_as_a_slow_function(shop):
+    from diffusers import FluxTransformer2DModel
+
+    from mogle.training.base import smooth_guidance
+
+    model = FluxTransformer2DModel.from_pretrained(shop.out / "undistilled").float()
+    embed, g = model.time_text_embed, torch.linspace(1, 5, 65)
+    with torch.no_grad():
+        mean = embed.guidance_embedder(embed.time_proj(1000 * g)).mean(dim=0)
+        smooth_guidance(model)
+        torch.testing.assert_close(embed.guidance_embedder(embed.time_proj(1000 * g)), mean.expand(65, -1))
+        inner = embed.guidance_embedder.linear_1(embed.time_proj(1000 * g))
+    # neighbours 1/16 apart are alike, the ends are not
+    assert (inner[1:] - inner[:-1]).square().mean() < 0.05 * inner.var(dim=0).mean()
+    assert inner.var(dim=0).mean() > 0.1
 
 
 def test_balanced_latents_decode_as_before_and_weigh_alike_in_pixels():

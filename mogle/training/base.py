@@ -9,11 +9,12 @@ learns later.
 
 from __future__ import annotations
 
-import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mogle.errors import MogleError
 from mogle.training.loop import (
     Halfway,
     Processes,
@@ -288,6 +289,30 @@ def pretrain_base(
     return progress.last
 
 
+def smooth_guidance(transformer: FluxTransformer2DModel) -> None:
+    """Makes the guidance input a slow function of g, without effect so far; call it once, before distillation.
+
+    Its 256 features are sines of 1000 g. Over [1, 5] most of them turn many times, and a network that met g at random
+    has learned to ignore them all. The first layer keeps the waves longer than the range and stays as it is now; the
+    second starts at zero, with the mean of its old output as its bias.
+    """
+    import torch
+
+    embed = transformer.time_text_embed
+    layer, last = embed.guidance_embedder.linear_1, embed.guidance_embedder.linear_2
+    with torch.no_grad():
+        g = torch.linspace(1, 5, 65, device=layer.weight.device)
+        mean = embed.guidance_embedder(embed.time_proj(1000 * g)).mean(dim=0)
+        half = layer.in_features // 2
+        turns = 4000 * torch.exp(-math.log(10_000) * torch.arange(half, device=g.device) / half)  # radians over [1, 5]
+        slow = (turns < 2 * math.pi).repeat(2)
+        weight = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0)).to(g.device)
+        layer.weight.copy_(weight * slow * 1.5 / slow.sum() ** 0.5)
+        layer.bias.zero_()
+        last.weight.zero_()
+        last.bias.copy_(mean)
+
+
 def distill_guidance(
     transformer: FluxTransformer2DModel,
     clip: CLIPTextModel,
@@ -298,15 +323,20 @@ def distill_guidance(
     batch: int,
     learning_rate: float,
     slope: float,
+    weight: float,
     drop_text: float,
     high_noise: float,
     seed: int,
     compile_model: bool = False,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Teaches the guidance input g in [1, 5] to do in one pass what classifier-free guidance does in two, in place.
 
-    Target (Meng et al. 2023, as FLUX.1-dev is said to be made): v(empty) + w (v(caption) - v(empty)) of the frozen
-    teacher, with weight w = 1 + slope (g - 1), so that g = 1 is the plain model.
+    One half of a batch has g = 1 and goes on with pretraining, so that the plain model gains meanwhile. For the other
+    half the target (Meng et al. 2023, as FLUX.1-dev is said to be made) is v(empty) + w (v(caption) - v(empty)), with
+    w = 1 + slope (g - 1) and v by the moving average of the very model at g = 1. That target has no noise, so its error
+    is small and counts `weight` times. The text encoders stay as they are. Weights end as their moving average; with a
+    `checkpoint` an interrupted run goes on from there.
     """
     import torch
 
@@ -314,8 +344,11 @@ def distill_guidance(
     from mogle.transformer import forward_streams
 
     device = corpus.tokens.device
-    teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
+    smooth_guidance(transformer)
     transformer.requires_grad_(True).train()
+    transformer.time_text_embed.guidance_embedder.linear_1.requires_grad_(False)
+    average = averaged(transformer, 0.995)
+    teacher = average.module.eval().requires_grad_(False)
     processes = Processes(device)
     flow = eager_or_compiled(forward_streams, compile_model)
     text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)
@@ -331,37 +364,43 @@ def distill_guidance(
             return flow(self.transformer, noisy, stream, states, pooled, t, guidance, corpus.image_ids, text_ids)
 
     velocity_of = processes.share(Student())
-    optimizer = Muon(transformer.parameters(), lr=learning_rate)
+    optimizer = Muon([p for p in transformer.parameters() if p.requires_grad], lr=learning_rate)
     schedule = cosine_schedule(optimizer, steps, warmup=min(100, steps // 10))
-    average = averaged(transformer, 0.998)
     generator = torch.Generator(device)
     progress = Progress("distill", steps)
+    halfway = Halfway(checkpoint, models=transformer, average=average, optimizer=optimizer, schedule=schedule)
     mine = processes.part_of(batch)
-    ones = torch.ones(mine, device=device)
+    if mine % 2:
+        raise MogleError(f"batch {batch}: expected an even number of samples for each of {processes.count} processes")
+    plain, ones = mine // 2, torch.ones(mine // 2, device=device)
     with torch.no_grad():
         nothing = t5(corpus.empty_t5[None])[0], clip(corpus.empty_clip[None]).pooler_output
-    for step in range(steps):
+    for step in range(halfway.load(device), steps):
         generator.manual_seed(processes.seed(seed, step))
-        rows, _, _, t, noisy = noised(corpus.tokens, mine, generator, high_noise)
+        rows, start, noise, t, noisy = noised(corpus.tokens, mine, generator, high_noise)
         stream = _second_stream(corpus, rows, 0.0, 0.0, generator) if step % 3 else None
-        guidance = 1 + 4 * torch.rand(mine, generator=generator, device=device)
-        weight = (1 + slope * (guidance - 1))[:, None, None]
+        guidance = 1 + 4 * torch.rand(mine - plain, generator=generator, device=device)
+        strength = (1 + slope * (guidance - 1))[:, None, None]
         clip_ids, t5_ids = _captions(corpus, rows, drop_text, generator)
         with mixed_precision(device):
             with torch.no_grad():
                 states, pooled = t5(t5_ids)[0], clip(clip_ids).pooler_output
-                empty = [part.expand(mine, *part.shape[1:]).to(states.dtype) for part in nothing]
-                told = flow(teacher, noisy, stream, states, pooled, t, ones, corpus.image_ids, text_ids).float()
-                untold = flow(teacher, noisy, stream, *empty, t, ones, corpus.image_ids, text_ids).float()
-            velocity = velocity_of(noisy, stream, states, pooled, t, guidance)
-        loss = torch.nn.functional.mse_loss(velocity.float(), untold + weight * (told - untold))
+                empty = [part.expand(plain, *part.shape[1:]).to(states.dtype) for part in nothing]
+                seen = noisy[plain:], None if stream is None else stream[plain:]
+                when = t[plain:], ones, corpus.image_ids, text_ids
+                told = flow(teacher, *seen, states[plain:], pooled[plain:], *when).float()
+                untold = flow(teacher, *seen, *empty, *when).float()
+            velocity = velocity_of(noisy, stream, states, pooled, t, torch.cat([ones, guidance])).float()
+        flow_loss = torch.nn.functional.mse_loss(velocity[:plain], (noise - start)[:plain])
+        error = torch.nn.functional.mse_loss(velocity[plain:], untold + strength * (told - untold))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (flow_loss + weight * error).backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         average.update_parameters(transformer)
-        progress(step, error=loss)
+        progress(step, error=error, **{"stream" if stream is not None else "alone": flow_loss})
+        halfway.save(step + 1)
     transformer.load_state_dict(average.module.state_dict())
     transformer.eval().requires_grad_(False)
     return progress.last

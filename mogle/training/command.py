@@ -30,7 +30,11 @@ def train(
     count: Annotated[int | None, typer.Option(min=1, help="How many samples to train on.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes of training.")] = None,
     base: Annotated[str | None, typer.Option(help="A FluxPipeline folder or Hub name.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Go on from this adapter instead of a new one.")] = None,
+    start: Annotated[
+        Path | None,
+        # torchrun would take --start for an abbreviation of its own --start-method
+        typer.Option("--from-adapter", help="Go on from this adapter instead of a new one."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
     cache: Annotated[Path, typer.Option(help="Where encoded data sets are kept.")] = Path("runs/cache"),
     skip_bad: Annotated[bool, typer.Option(help="Leave damaged samples out, and say how many.")] = False,
@@ -66,7 +70,8 @@ def pretrain(
     workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
     compiled: Annotated[bool, typer.Option(help="Compile the models first: minutes once, then faster steps.")] = False,
     start: Annotated[
-        Path | None, typer.Option(help="Go on from this base: keep its VAE and tokenizers, train the rest further.")
+        Path | None,
+        typer.Option("--from-base", help="Go on from this base: keep its VAE and tokenizers, train the rest further."),
     ] = None,
 ) -> None:
     """Train the tiny FLUX, the judges and the adapter from painted portraits; hours on two CPU cores."""

@@ -308,7 +308,10 @@ def distill(shop: Workshop) -> dict[str, Any]:
     t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32).to(shop.device)
     losses: dict[str, Any] = {}
     if want["steps"]:
-        losses = distill_guidance(transformer, clip, t5, _corpus(shop), **want, compile_model=shop.compile)
+        halfway = shop.out / "distill-halfway.pt"
+        losses = distill_guidance(
+            transformer, clip, t5, _corpus(shop), **want, compile_model=shop.compile, checkpoint=halfway
+        )
     if not main_process():
         return {}
     clip_tokenizer, t5_tokenizer = _tokenizers(shop)
@@ -325,6 +328,7 @@ def distill(shop: Workshop) -> dict[str, Any]:
         transformer=transformer.half(),
     )
     pipe.save_pretrained(folder)
+    (shop.out / "distill-halfway.pt").unlink(missing_ok=True)
     for config in folder.glob("*/config.json"):  # the libraries note the folder that a part was loaded from
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
