@@ -83,10 +83,10 @@ def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
     assert rows["text+mask"]["mask"]["pixel_accuracy"] == rows["mask"]["mask"]["mean_iou"] == 1
     assert rows["text"]["mask"]["pixel_accuracy"] < 0.5 < rows["reconstruction"]["psnr"]
     assert rows["text+mask"]["mask"]["class_iou"]["l_eye"] == 1 and rows["mask"]["mask"]["class_iou"]["hat"] is None
-    assert rows["text+mask"]["attributes"]["hair_color"] == {"n": 3, "accuracy": 2 / 3, "balanced": 0.5}
+    assert rows["text+mask"]["attributes"]["hair_color"].items() >= {"n": 3, "accuracy": 2 / 3, "balanced": 0.5}.items()
     assert "gender" in rows["text+mask"]["attributes"] and "gender" not in rows["swapped"]["attributes"]
-    assert rows["real"]["attributes"]["gender"] == {"n": 4, "accuracy": 0.5, "balanced": 0.5}
-    assert all(np.isfinite(row["kid"]["full"]) for row in rows.values())
+    assert rows["real"]["attributes"]["gender"].items() >= {"n": 4, "accuracy": 0.5, "balanced": 0.5}.items()
+    assert all(np.isfinite(row["kid"]) for row in rows.values())
 
     assert [len(call["mask"]) for call in pipe.calls[:2]] == [3, 1] and "prompt" not in pipe.calls[4]
     swapped = [p for call in pipe.calls[6:8] for p in call["prompt"]]
@@ -101,7 +101,7 @@ def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored["rows"]["mask"]["mask"]["class_iou"]["hat"] is None
     table = (tmp_path / "table.md").read_text()
-    assert "| text + mask | 4 | 1.000 | 1.000 |" in table and "hair_color *" in table
+    assert "| text + mask | 4 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in table and "hair_color *" in table
     assert Image.open(tmp_path / "gallery.png").size == (10 * 32, 4 * 32 + 18)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mogle.metrics.intervals import balanced_estimate
+
 VISIBLE = 20  # pixels of a label at 128 px below which what hangs on it cannot be judged
 
 
@@ -27,19 +29,36 @@ def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(recalls)) if recalls else float("nan")
 
 
+def recall_counts(true: np.ndarray, predicted: np.ndarray, values: int) -> np.ndarray:
+    """(N,) indices twice -> (N, values, 2): is this picture's true value this one, and was it then read rightly?"""
+    told = true[:, None] == np.arange(values)
+    return np.stack([told, told & (predicted == true)[:, None]], axis=-1)
+
+
+def mean_balanced(counts: Sequence[np.ndarray]) -> float:
+    """Sums of `recall_counts` (values, 2) of several attributes -> mean over attributes of balanced accuracy."""
+    each = [np.mean(c[c[:, 0] > 0, 1] / c[c[:, 0] > 0, 0]) for c in counts if c[:, 0].any()]
+    return float(np.mean(each)) if each else float("nan")
+
+
 def score_attributes(
     true: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """{name: {n, accuracy, balanced}} for every attribute that occurs at all."""
+    """{name: {n, accuracy, balanced, low, high}} of every attribute that occurs; low and high belong to balanced."""
     table = {}
     for name, expected in true.items():
         known = expected >= 0
         if known.any():
             hit = predicted[name][known] == expected[known]
+            total = np.bincount(expected[known])
+            right = np.bincount(expected[known][hit], minlength=len(total))
+            balanced = balanced_estimate(right, total)
             table[name] = {
                 "n": int(known.sum()),
                 "accuracy": float(hit.mean()),
-                "balanced": balanced_accuracy(expected, predicted[name]),
+                "balanced": balanced.value,
+                "low": balanced.low,
+                "high": balanced.high,
             }
     return table
 

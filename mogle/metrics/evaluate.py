@@ -17,9 +17,17 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.labels import LABELS, colorize
-from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
-from mogle.metrics.kid import kid, kid_subsets
-from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from mogle.metrics.attributes import (
+    encode_attributes,
+    judgeable,
+    mean_balanced,
+    recall_counts,
+    score_attributes,
+)
+from mogle.metrics.detection import detection_auc
+from mogle.metrics.intervals import bootstrap, ends
+from mogle.metrics.kid import kid
+from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.report import gallery, write_report
 from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, mask_hash, read_picture, save_picture
@@ -249,7 +257,8 @@ def _measure(
 ) -> dict[str, Any]:
     """The numbers of one row. ``reference`` are features of other real portraits, ``own`` of the samples themselves."""
     row = ROWS[name]
-    matrix = confusion_matrix(samples.masks, judges.parser.parse(made))
+    matrices = confusion_matrices(samples.masks, judges.parser.parse(made))
+    matrix = matrices.sum(axis=0)
     read, features = judges.reader.read(made)
     if name in _TRUE:
         expected: list[Mapping[str, str | None]] = list(samples.attributes)
@@ -259,7 +268,8 @@ def _measure(
         expected = list(said)
         if row.mask:
             expected = [judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
-    table = score_attributes(encode_attributes(expected, judges.reader.values), read)
+    true = encode_attributes(expected, judges.reader.values)
+    table = score_attributes(true, read)
     numbers: dict[str, Any] = {
         "title": row.title,
         "n": len(samples),
@@ -270,19 +280,27 @@ def _measure(
         },
         "attributes": table,
     }
+    intervals: dict[str, list[float] | None] = {
+        "pixel_accuracy": ends(bootstrap(matrices, pixel_accuracy)),
+        "mean_iou": ends(bootstrap(matrices, mean_iou)),
+    }
     for key, in_mask in (("attributes_hidden", False), ("attributes_shown", True)):
-        each = [cell["balanced"] for attribute, cell in table.items() if ATTRIBUTES[attribute].in_mask == in_mask]
-        numbers[key] = float(np.mean(each)) if each else None
+        names = [attribute for attribute in table if ATTRIBUTES[attribute].in_mask == in_mask]
+        numbers[key] = float(np.mean([table[n]["balanced"] for n in names])) if names else None
+        if names:
+            counts = [recall_counts(true[n], read[n], len(judges.reader.values[n])) for n in names]
+            cuts = np.cumsum([c.shape[1] for c in counts])[:-1]
+            joined = np.concatenate(counts, axis=1)
+            intervals[key] = ends(bootstrap(joined, lambda sums, cuts=cuts: mean_balanced(np.split(sums, cuts))))  # type: ignore[misc]
     if len(made) > 1 and len(reference) > 1:
-        subsets = kid_subsets(reference, features, size=max(2, min(1000, len(features) // 2, len(reference) // 2)))
-        low, high = np.quantile(subsets, [0.025, 0.975])
-        numbers["kid"] = {
-            "full": kid(reference, features),
-            "subsets_mean": float(subsets.mean()),
-            "low": float(low),
-            "high": float(high),
-            "same_portraits": kid(own, features),
-        }
+        distance = kid(reference, features)
+        numbers["kid"] = distance.value
+        intervals["kid"] = ends(distance)
+        numbers["kid_own"] = kid(own, features).value
+        seen = detection_auc(reference, features) if min(len(made), len(reference)) >= 10 else None
+        numbers["detection"] = None if seen is None else seen.value
+        intervals["detection"] = None if seen is None else ends(seen)
+    numbers["intervals"] = intervals
     if name == "reconstruction":
         numbers["psnr"] = psnr(samples.images, made)
     return numbers
@@ -380,8 +398,11 @@ def _notes(samples: Samples, others: int, settings: Settings, judged: Mapping[st
         "Attributes: those that the caption states and the mask leaves room for; for real portraits and "
         "reconstructions all that apply; for mask only those of the caption that was withheld. Averages are over "
         "attributes.",
-        f"KID: unbiased, cubic kernel, the reader's features, against {others} other real portraits; in brackets the "
-        "spread over 100 subsets of half the size, wider than the uncertainty of the number itself.",
+        f"KID: unbiased, cubic kernel, the reader's features, against {others} other real portraits.",
+        "Real or generated: area under the curve of a linear classifier on the same features, trained on one half of "
+        "the pictures and tried on the other; 0.5 is chance.",
+        "In brackets: 95 % intervals over the choice of pictures (bootstrap; KID by its variance, the classifier by "
+        "DeLong's, single attributes by Agresti and Coull's).",
     ]
     if held := (judged or {}).get("heldout"):
         worst = min(held["balanced_accuracy"].items(), key=lambda item: item[1])

@@ -18,6 +18,11 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int = 19)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
+def confusion_matrices(true: np.ndarray, predicted: np.ndarray, classes: int = 19) -> np.ndarray:
+    """Label maps (N, H, W) twice -> (N, classes, classes), one matrix for each picture: what a bootstrap draws from."""
+    return np.stack([confusion_matrix(a, b, classes) for a, b in zip(true, predicted, strict=True)])
+
+
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Share of pixels whose class is right."""
     return float(np.trace(matrix) / matrix.sum()) if matrix.sum() else float("nan")

@@ -20,11 +20,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _kid(row: Mapping[str, Any]) -> str:
-    kid = row.get("kid")
-    if not kid:
+def measured(row: Mapping[str, Any], name: str, value: float | None, digits: int = 3, factor: float = 1) -> str:
+    """A number of a row with its interval: 0.886 [0.871, 0.899]."""
+    if value is None:
         return "–"
-    return f"{number(1000 * kid['full'], 2)} ({number(1000 * kid['low'], 2)} to {number(1000 * kid['high'], 2)})"
+    ends = row.get("intervals", {}).get(name)
+    shown = number(factor * value, digits)
+    return shown if ends is None else f"{shown} [{', '.join(number(factor * end, digits) for end in ends)}]"
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -34,18 +36,19 @@ def markdown(results: Mapping[str, Any]) -> str:
         [
             row["title"],
             str(row["n"]),
-            number(row["mask"]["pixel_accuracy"]),
-            number(row["mask"]["mean_iou"]),
-            number(row["attributes_hidden"]),
-            number(row["attributes_shown"]),
-            _kid(row),
+            measured(row, "pixel_accuracy", row["mask"]["pixel_accuracy"]),
+            measured(row, "mean_iou", row["mask"]["mean_iou"]),
+            measured(row, "attributes_hidden", row["attributes_hidden"]),
+            measured(row, "attributes_shown", row["attributes_shown"]),
+            measured(row, "kid", row.get("kid"), 1, 1000),
+            measured(row, "detection", row.get("detection")),
             number(row.get("psnr"), 1),
         ]
         for row in rows.values()
     ]
     head = [
         "", "n", "pixel accuracy", "mIoU", "attributes hidden in the mask", "attributes shown by the mask",
-        "KID x 1000 (subsets, 2.5 to 97.5 %)", "PSNR, dB",
+        "KID x 1000", "real or generated", "PSNR, dB",
     ]  # fmt: skip
     names = {name for row in rows.values() for name in row["attributes"]}
     ordered = [name for name in results["attributes"] if name in names]

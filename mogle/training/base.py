@@ -9,6 +9,7 @@ learns later.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,8 +335,9 @@ def distill_guidance(
 
     One half of a batch has g = 1 and goes on with pretraining, so that the plain model gains meanwhile. For the other
     half the target (Meng et al. 2023, as FLUX.1-dev is said to be made) is v(empty) + w (v(caption) - v(empty)), with
-    w = 1 + slope (g - 1) and v by the moving average of the very model at g = 1. That target has no noise, so its error
-    is small and counts `weight` times. The text encoders stay as they are. Weights end as their moving average; with a
+    w = 1 + slope (g - 1) and v by the model as it was at first. (Taught by its own moving average it blew up: what it
+    learned for g > 1 showed at g = 1, was amplified, and learned again.) That target has no noise, so its error is
+    small and counts `weight` times. The text encoders stay as they are. Weights end as their moving average; with a
     `checkpoint` an interrupted run goes on from there.
     """
     import torch
@@ -345,10 +347,10 @@ def distill_guidance(
 
     device = corpus.tokens.device
     smooth_guidance(transformer)
+    teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
     transformer.requires_grad_(True).train()
     transformer.time_text_embed.guidance_embedder.linear_1.requires_grad_(False)
     average = averaged(transformer, 0.995)
-    teacher = average.module.eval().requires_grad_(False)
     processes = Processes(device)
     flow = eager_or_compiled(forward_streams, compile_model)
     text_ids = torch.zeros(corpus.t5_ids.shape[-1], 3, device=device)

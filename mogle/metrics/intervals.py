@@ -1,0 +1,96 @@
+"""95 % intervals: how far a number could lie from what endless pictures of the same kind would give.
+
+Three kinds, each for what it is honest for: a bootstrap over pictures for means and for ratios of counts, Agresti and
+Coull's for shares of right answers (a bootstrap of a perfect score would claim to be certain), and a variance in closed
+form for kernel distances, in `mogle.metrics.mmd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from mogle.errors import MogleError
+
+REPEATS = 1000
+Z = 1.959964  # a standard normal lies within +-Z with a probability of 95 %
+
+
+class Estimate(NamedTuple):
+    """A number, and the ends of its 95 % interval; both NaN where there is too little to say."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ends(estimate: Estimate) -> list[float] | None:
+    """[low, high] for a JSON file; None where there is no interval."""
+    return None if np.isnan(estimate.low) else [estimate.low, estimate.high]
+
+
+def resamples(count: int, repeats: int = REPEATS, seed: int = 0) -> Iterable[np.ndarray]:
+    """How often each of ``count`` pictures is drawn in each bootstrap sample: blocks of (few, count) float64."""
+    rng, block = np.random.default_rng(seed), max(1, 2_000_000 // max(count, 1))
+    for start in range(0, repeats, block):
+        yield rng.multinomial(count, np.full(count, 1 / count), size=min(block, repeats - start)).astype(np.float64)
+
+
+def bootstrap(
+    rows: np.ndarray, statistic: Callable[[np.ndarray], float], repeats: int = REPEATS, seed: int = 0
+) -> Estimate:
+    """Percentile bootstrap of a statistic of a sum over pictures.
+
+    Args:
+        rows: (n, ...) one table of counts or numbers for each picture.
+        statistic: takes their sum (...) and gives a number that does not depend on n, such as an mIoU of a confusion
+            matrix.
+
+    Raises:
+        MogleError: no picture.
+    """
+    if not len(rows):
+        raise MogleError("found no pictures, expected at least one")
+    value, flat = float(statistic(rows.sum(axis=0))), rows.reshape(len(rows), -1).astype(np.float64)
+    if len(rows) < 2:
+        return Estimate(value, float("nan"), float("nan"))
+    drawn = [
+        statistic(table.reshape(rows.shape[1:]))
+        for counts in resamples(len(rows), repeats, seed)
+        for table in counts @ flat
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of independent numbers (n,), with Student's interval."""
+    from scipy.stats import t as student
+
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        raise MogleError("found no numbers, expected at least one")
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return Estimate(mean, float("nan"), float("nan"))
+    half = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def balanced_estimate(right: np.ndarray, total: np.ndarray) -> Estimate:
+    """Mean of shares right / total (k,), each with its own total, such as the recalls of a balanced accuracy.
+
+    Agresti and Coull's adjustment, two more right and two more wrong answers shared out, for the interval only.
+    """
+    right, total = np.asarray(right, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    right, total = right[total > 0], total[total > 0]
+    if not len(total):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    value = float(np.mean(right / total))
+    more = 2 / len(total)
+    adjusted = (right + more) / (total + 2 * more)
+    half = Z * np.sqrt(np.sum(adjusted * (1 - adjusted) / (total + 2 * more))) / len(total)
+    middle = float(np.mean(adjusted))
+    return Estimate(value, float(max(0, min(value, middle - half))), float(min(1, max(value, middle + half))))
