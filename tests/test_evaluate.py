@@ -13,8 +13,10 @@ from PIL import Image
 
 from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
-from mogle.metrics import evaluate as module
-from mogle.metrics.evaluate import ROWS, Samples, Settings, derangement, evaluate, judge_masks, psnr
+from mogle.metrics.compare import against, compare, load_measured
+from mogle.metrics.evaluate import ROWS, SampleSet, evaluate, judge_masks, judge_pictures, psnr
+from mogle.metrics.samples import Samples, derangement
+from mogle.metrics.sampling import Settings, reconstruct
 from mogle.portraits import ATTRIBUTES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,11 +30,19 @@ class Painter:
 
         self.vae = AutoencoderKL.from_pretrained(GOLDEN / "flux", subfolder="vae")
         self._execution_device = torch.device("cpu")
-        self.mogle = SimpleNamespace(gate="dynamic")
+        self.mogle = SimpleNamespace(gate="dynamic", experts="all", gate_weights=self.gate_weights)
+        self.vae_scale_factor = 8
         self.calls: list[dict] = []
 
     def set_progress_bar_config(self, **options) -> None:
         pass
+
+    def encode_conditions(self, masks: list, height: int, width: int) -> torch.Tensor:
+        return torch.zeros(len(masks), 20, height * width // 256, 64)
+
+    @staticmethod
+    def gate_weights(tokens: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(tokens), tokens.shape[2], 20), 1 / 20)
 
     def __call__(self, *, height: int, width: int, generator: list, **inputs) -> SimpleNamespace:
         self.calls.append({"gate": self.mogle.gate, **inputs})
@@ -75,41 +85,56 @@ def test_derangement_moves_everything() -> None:
     assert np.array_equal(derangement(50), derangement(50))
 
 
+def sets(samples: Samples) -> dict[str, SampleSet]:
+    return {style: SampleSet(samples, samples.images[::-1].copy()) for style in ("portraits", "female", "balanced")}
+
+
 def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
-    pipe, reference = Painter(), samples.images[::-1].copy()
-    results = evaluate(pipe, judges(), samples, reference, out=tmp_path, settings=Settings(steps=2, batch=3))
+    pipe = Painter()
+    results = evaluate(pipe, judges(), sets(samples), out=tmp_path, few=3, settings=Settings(steps=2, batch=3))
     rows = results["rows"]
     assert list(rows) == list(ROWS) and pipe.mogle.gate == "dynamic"
+    assert {name: row["n"] for name, row in rows.items()} == {name: 3 if ROWS[name].few else 4 for name in ROWS}
     assert rows["text+mask"]["mask"]["pixel_accuracy"] == rows["mask"]["mask"]["mean_iou"] == 1
     assert rows["text"]["mask"]["pixel_accuracy"] < 0.5 < rows["reconstruction"]["psnr"]
     assert rows["text+mask"]["mask"]["class_iou"]["l_eye"] == 1 and rows["mask"]["mask"]["class_iou"]["hat"] is None
-    assert rows["text+mask"]["attributes"]["hair_color"].items() >= {"n": 3, "accuracy": 2 / 3, "balanced": 0.5}.items()
+    hair = rows["text+mask"]["attributes"]["hair_color"]
+    assert hair.items() >= {"n": 3, "accuracy": 2 / 3, "balanced": 0.5}.items() and hair["low"] < 0.5 < hair["high"]
     assert "gender" in rows["text+mask"]["attributes"] and "gender" not in rows["swapped"]["attributes"]
     assert rows["real"]["attributes"]["gender"].items() >= {"n": 4, "accuracy": 0.5, "balanced": 0.5}.items()
-    assert all(np.isfinite(row["kid"]) for row in rows.values())
+    assert all(row["intervals"]["kid"][0] <= row["kid"] <= row["intervals"]["kid"][1] for row in rows.values())
+    assert rows["text+mask"]["diversity"] == 0  # the painter gives a mask the same picture at every seed
+    assert results["against"]["mask"] == {"n": 3, "pixel_accuracy": [0, 0, 0], "mean_iou": [0, 0, 0]}
+    assert set(results["against"]) == {"mask", "swapped", "no-local", "scalar-gate"}
+    assert any("only 4 samples" in warning for warning in results["warnings"])
 
-    assert [len(call["mask"]) for call in pipe.calls[:2]] == [3, 1] and "prompt" not in pipe.calls[4]
-    swapped = [p for call in pipe.calls[6:8] for p in call["prompt"]]
+    calls = {kind: [c for c in pipe.calls if c["gate"] == kind] for kind in ("dynamic", "scalar")}
+    assert [len(call["mask"]) for call in pipe.calls[:6]] == [3, 1] * 3 and len(calls["scalar"]) == 1
+    assert [len(c["prompt"]) for c in pipe.calls if "mask" not in c and "condition_tokens" not in c] == [3]
+    assert sum("prompt" not in call for call in pipe.calls) == 1
+    swapped = [p for call in pipe.calls[8:10] for p in call["prompt"]]
     assert sorted(swapped) == sorted(samples.captions) and all(
         a != b for a, b in zip(swapped, samples.captions, strict=True)
     )
-    emptied = pipe.calls[8]["condition_tokens"]
+    emptied = next(call["condition_tokens"] for call in pipe.calls if "condition_tokens" in call)
     assert emptied.shape[:2] == (3, 20) and (emptied[:, 1:] == emptied[0, 1]).all()
     assert not torch.equal(emptied[0, 0], emptied[0, 1])
-    assert [call["gate"] for call in pipe.calls] == ["dynamic"] * 10 + ["scalar"] * 2
 
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored["rows"]["mask"]["mask"]["class_iou"]["hat"] is None
     table = (tmp_path / "table.md").read_text()
     assert "| text + mask | 4 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in table and "hair_color *" in table
-    assert Image.open(tmp_path / "gallery.png").size == (10 * 32, 4 * 32 + 18)
+    assert Image.open(tmp_path / "gallery.png").width == 10 * 32
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("data:image/png;base64,") == 7 and "http" not in html
+    assert "Warning" not in html and "only 4 samples" in html and "&lt;" not in html
 
 
 def test_it_goes_on_where_it_stopped_and_mixes_nothing(tmp_path, samples) -> None:
     pipe, some = Painter(), Settings(steps=2, origin={"adapter_sha256": "1"})
 
     def run(settings: Settings) -> dict:
-        return evaluate(pipe, judges(), samples, samples.images, out=tmp_path, rows=["text+mask"], settings=settings)
+        return evaluate(pipe, judges(), sets(samples), out=tmp_path, rows=["text+mask"], settings=settings)
 
     first = run(some)
     (tmp_path / "text+mask" / "27002.png").unlink()
@@ -122,9 +147,62 @@ def test_it_goes_on_where_it_stopped_and_mixes_nothing(tmp_path, samples) -> Non
             run(other)
 
 
+def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> None:
+    folder, out = tmp_path / "made", tmp_path / "out"
+    folder.mkdir()
+    test = SampleSet(samples, samples.images)
+    with pytest.raises(MogleError, match="found no picture"):
+        judge_pictures(folder, judges(), test, out=out)
+    for i in (3, 0, 2):  # neither all nor in order
+        Image.fromarray(colorize(samples.masks[i])).save(folder / f"{samples.ids[i]}.png")
+    results = judge_pictures(folder, judges(), test, out=out)
+    row = results["rows"]["pictures"]
+    assert row["n"] == 3 and row["mask"]["pixel_accuracy"] == 1
+    assert any("27001" in warning for warning in results["warnings"])
+    assert load_measured(out, "pictures").ids == ("27000", "27002", "27003")
+
+    Image.fromarray(colorize(samples.masks[1])).resize((48, 48)).save(folder / "27001.jpg")
+    warned = " ".join(judge_pictures(folder, judges(), test, out=out)["warnings"])
+    assert "mixes .jpg and .png" in warned and "1 pictures were not 32 x 32" in warned
+    (folder / "27003.png").write_bytes(b"half a picture")
+    with pytest.raises(MogleError, match=r"1 unreadable pictures\n  27003.png"):
+        judge_pictures(folder, judges(), test, out=out)
+    (folder / "27003.png").rename(folder / "tom.png")
+    with pytest.raises(MogleError, match=r"belong to no sample \(tom\)"):
+        judge_pictures(folder, judges(), test, out=out)
+    with pytest.raises(MogleError, match="no such folder"):
+        judge_pictures(tmp_path / "nowhere", judges(), test, out=out)
+
+
+def test_one_picture_is_no_set(tmp_path, samples) -> None:
+    Image.fromarray(samples.images[0]).save(tmp_path / "27000.png")
+    with pytest.raises(MogleError, match="one picture"):
+        judge_pictures(tmp_path, judges(), SampleSet(samples, samples.images), out=tmp_path / "out")
+
+
+def test_two_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
+    worse = samples.masks.copy()
+    worse[:, 12:20, 12:20] = 2
+    for name, masks in (("good", samples.masks), ("bad", worse)):
+        (tmp_path / name).mkdir()
+        for i, mask in zip(samples.ids, masks, strict=True):
+            Image.fromarray(colorize(mask)).save(tmp_path / name / f"{i}.png")
+        judge_pictures(
+            tmp_path / name, judges(), SampleSet(samples, samples.images), out=tmp_path / f"of-{name}"
+        )  # fmt: skip
+    good, bad = (load_measured(tmp_path / f"of-{name}", "pictures") for name in ("good", "bad"))
+    found = against(good, bad)
+    assert found["n"] == 4 and found["pixel_accuracy"] == pytest.approx([-64 / 32**2] * 3)
+    assert found["mean_iou"][2] < 0
+    line = compare(tmp_path / "of-good", tmp_path / "of-bad").splitlines()[2]
+    assert line.startswith("| pictures in good | 4 | -0.0")
+    with pytest.raises(MogleError, match="no results.json"):
+        compare(tmp_path / "of-good", tmp_path)
+
+
 def test_wrong_rows_are_named(tmp_path, samples) -> None:
     with pytest.raises(MogleError, match="fantasy"):
-        evaluate(Painter(), judges(), samples, samples.images, out=tmp_path, rows=["fantasy"])
+        evaluate(Painter(), judges(), sets(samples), out=tmp_path, rows=["fantasy"])
     assert not list(tmp_path.iterdir())
 
 
@@ -142,4 +220,4 @@ def test_psnr_and_reconstruction_of_a_known_error(samples) -> None:
     made = samples.images.astype(int).clip(10, 245)
     base = made.astype(np.uint8)
     assert psnr(base, (made + 10).astype(np.uint8)) == pytest.approx(20 * np.log10(255 / 10))
-    assert module.reconstruct(Painter().vae, samples.images).shape == samples.images.shape
+    assert reconstruct(Painter().vae, samples.images).shape == samples.images.shape

@@ -13,8 +13,9 @@ from mogle.errors import MogleError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mogle.metrics.evaluate import Samples, Settings
+    from mogle.metrics.evaluate import SampleSet
     from mogle.metrics.judges import Judges
+    from mogle.metrics.sampling import Settings
     from mogle.pipeline import FaceMoGLEPipeline
 
 EXAMPLE = (
@@ -27,13 +28,19 @@ OTHERS = 200  # at least so many other real portraits for KID, where there are
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
     app.command(epilog=EXAMPLE)(evaluate)
+    app.command(epilog="Example: mogle compare runs/eval runs/eval-scalar")(compare)
 
 
 def evaluate(
     n: Annotated[int, typer.Option("--n", help="Number of test samples.")] = 500,
+    few: Annotated[int, typer.Option(min=2, help="Samples of the rows that only show an effect.")] = 200,
     rows: Annotated[str | None, typer.Option(help="Rows of the table, with commas between (all of them).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set folder (portraits are painted).")] = None,
     split: Annotated[str, typer.Option(help="Which part of --data: test, train or all.")] = "test",
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Measure this folder's pictures, named after the samples, instead of making any."),
+    ] = None,
     masks: Annotated[list[Path] | None, typer.Option(help="Judge these mask files instead; repeatable.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Prompts for --masks; repeatable (none).")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds for --masks, with commas between.")] = "0,1,2",
@@ -52,17 +59,24 @@ def evaluate(
     """Generate pictures for test portraits and measure them: mask accuracy, attributes, KID, and ablations of MoGLE.
 
     Run again with the same --out, it goes on where it stopped. Rows: real, reconstruction, text+mask, text, mask,
-    swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens).
+    swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens),
+    female and balanced (masks and captions of shifted sets).
     """
     from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
     from mogle.cli.generate import check_writable
-    from mogle.metrics.evaluate import ROWS, Settings
+    from mogle.metrics.evaluate import ROWS, judge_pictures
     from mogle.metrics.evaluate import evaluate as run
     from mogle.metrics.judges import load_judges
+    from mogle.metrics.sampling import Settings
 
-    chosen = list(ROWS) if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
+    painted = [name for name in ROWS if data is None or ROWS[name].style == "portraits"]
+    chosen = painted if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
     if unknown := [name for name in chosen if name not in ROWS]:
         raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(ROWS)}")
+    if shifted := [name for name in chosen if name not in painted]:
+        raise MogleError(f"--rows {', '.join(shifted)}: these are painted sets; expected no --data beside them")
+    if pictures and (masks or rows):
+        raise MogleError("--pictures measures what is there; expected neither --masks nor --rows beside it")
     if prompt and not masks:
         raise MogleError("--prompt goes with --masks; test samples bring their own captions")
     if n < 2:
@@ -74,17 +88,37 @@ def evaluate(
     check_writable(out)
 
     found_judges = load_judges(judges_found)
+    judged = json.loads((judges_found / "config.json").read_text())
+    if pictures:
+        judge_pictures(pictures, found_judges, _samples(data, n, judged["size"], split), out=out, judged=judged)
+        _say(out)
+        return
     pipe = load_pipeline(base_found, adapter_found, device)
     settings = Settings(steps, guidance, strength, batch, origin_of(pipe, base_found, adapter_found))
     side = pipe.default_sample_size * pipe.vae_scale_factor
     if labels:
         _judge_masks(pipe, found_judges, labels, list(prompt or [None]), numbers, side, out, settings)  # type: ignore[list-item]
         return
-    samples, reference = _samples(data, n, side, split)
-    judged = json.loads((judges_found / "config.json").read_text())
-    run(pipe, found_judges, samples, reference, out=out, rows=chosen, settings=settings, judged=judged)
+    sets = {"portraits": _samples(data, n, side, split)}
+    for style in {ROWS[name].style for name in chosen} - {"portraits"}:
+        sets[style] = _samples(None, min(n, few), side, split, style)
+    run(pipe, found_judges, sets, out=out, rows=chosen, few=few, settings=settings, judged=judged)
+    _say(out)
+
+
+def _say(out: Path) -> None:
     typer.echo((out / "table.md").read_text())
-    typer.echo(f"{out / 'table.md'}, results.json and gallery.png beside it")
+    typer.echo(f"{out / 'index.html'}: everything on one page; table.md, results.json and gallery.png beside it")
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="The --out of one evaluation.")],
+    second: Annotated[Path, typer.Argument(help="That of another one, of the same samples.")],
+) -> None:
+    """Hold two evaluations against each other, picture by picture: differences with their intervals."""
+    from mogle.metrics.compare import compare as table
+
+    typer.echo(table(first, second))
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -110,19 +144,20 @@ def _read_masks(paths: list[Path]) -> dict[str, np.ndarray]:
     return labels
 
 
-def _samples(data: Path | None, count: int, side: int, split: str) -> tuple[Samples, np.ndarray]:
+def _samples(data: Path | None, count: int, side: int, split: str, style: str = "portraits") -> SampleSet:
     """The samples, and other real pictures to hold generated ones against: those that follow in the test split."""
-    from mogle.metrics.evaluate import TEST_IDS, folder_samples, painted_samples
+    from mogle.metrics.evaluate import SampleSet
+    from mogle.metrics.samples import TEST_IDS, folder_samples, painted_samples
 
     more = max(OTHERS, count)
     if data is None:
         if count > len(TEST_IDS) - 2:
             raise MogleError(f"--n {count}: expected at most {len(TEST_IDS) - 2}; KID needs portraits besides")
-        samples, first = painted_samples(count, side), TEST_IDS.start + count
-        return samples, painted_samples(min(more, TEST_IDS.stop - first), side, first).images
+        samples, first = painted_samples(count, side, style=style), TEST_IDS.start + count
+        return SampleSet(samples, painted_samples(min(more, TEST_IDS.stop - first), side, first, style).images)
     if split not in ("test", "train", "all"):
         raise MogleError(f"--split {split}: expected test, train or all")
-    return folder_samples(data, count, side, None if split == "all" else split, more)
+    return SampleSet(*folder_samples(data, count, side, None if split == "all" else split, more))
 
 
 def _judge_masks(

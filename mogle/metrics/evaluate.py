@@ -7,8 +7,7 @@ inside, so an interrupted evaluation goes on where it stopped, and one of anothe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,226 +23,71 @@ from mogle.metrics.attributes import (
     recall_counts,
     score_attributes,
 )
+from mogle.metrics.compare import Measured, against, load_measured, save_measured
 from mogle.metrics.detection import detection_auc
+from mogle.metrics.diversity import diversity
 from mogle.metrics.intervals import bootstrap, ends
 from mogle.metrics.kid import kid
 from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.report import gallery, write_report
+from mogle.metrics.samples import Samples, derangement, pictures_of
+from mogle.metrics.sampling import Settings, reconstruct, sample
 from mogle.portraits import ATTRIBUTES, read_caption
-from mogle.provenance import Recipe, mask_hash, read_picture, save_picture
+from mogle.provenance import Recipe
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
+    from mogle.experts import MoGLE
     from mogle.metrics.judges import Judges
     from mogle.pipeline import FaceMoGLEPipeline
 
-TEST_IDS = range(27_000, 30_000)
 GALLERY = 12  # the first samples, unselected
+SEEDS, SEED_SAMPLES = 3, 24  # for diversity: so many seeds of so many samples
+GATES = 6  # samples whose gate maps are shown
+SMALL = 50  # below so many pictures the report warns
+_DETECTABLE = 20  # pictures of each kind that a classifier needs at least
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make the pictures: from which inputs, and with what taken away from MoGLE."""
+    """One way to make the pictures: from which inputs, and with what taken away from MoGLE.
+
+    `few`: the row shows an effect, for which fewer samples do. `style`: of which set of portraits.
+    """
 
     title: str
     mask: bool = True
     text: bool = True
     swapped: bool = False
     without: str | None = None  # "locals" or "places"
+    few: bool = True
+    style: str = "portraits"
 
 
 ROWS: dict[str, Row] = {
-    "real": Row("real portraits"),
-    "reconstruction": Row("VAE reconstructions"),
-    "text+mask": Row("text + mask"),
+    "real": Row("real portraits", few=False),
+    "reconstruction": Row("VAE reconstructions", few=False),
+    "text+mask": Row("text + mask", few=False),
     "text": Row("text only", mask=False),
     "mask": Row("mask only", text=False),
-    "swapped": Row("captions swapped", swapped=True),
+    "swapped": Row("captions swapped", swapped=True, few=False),
     "no-local": Row("local masks emptied", without="locals"),
     "scalar-gate": Row("gate averaged over tokens", without="places"),
+    "female": Row("zero-shot: women, another style", style="female"),
+    "balanced": Row("zero-shot: balanced set", style="balanced"),
 }
 _TRUE = ("real", "reconstruction")  # rows of the portraits themselves
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Test portraits: uint8 pictures (N,H,W,3) and label maps (N,H,W), first captions, and what is true of them."""
+class SampleSet:
+    """Samples whose masks and captions are used, and other real pictures (M,H,W,3) that KID compares with.
 
-    ids: tuple[str, ...]
-    images: np.ndarray
-    masks: np.ndarray
-    captions: tuple[str, ...]
-    attributes: tuple[Mapping[str, str | None], ...]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def seed(self, index: int) -> int:
-        """The noise of a sample is fixed by its number, so every row starts from the same."""
-        return int(self.ids[index]) if self.ids[index].isdecimal() else index
-
-
-def painted_samples(count: int, size: int, first: int = TEST_IDS.start) -> Samples:
-    """Portraits of the test split, painted from their numbers."""
-    from mogle.portraits import paint_many
-
-    if not 1 <= count <= TEST_IDS.stop - first:
-        raise MogleError(f"{count} portraits from number {first} on: expected 1 to {max(0, TEST_IDS.stop - first)}")
-    images, masks, attributes, captions = paint_many(range(first, first + count), size=size)
-    return Samples(
-        tuple(str(i) for i in range(first, first + count)),
-        images,
-        masks,
-        tuple(c[0] for c in captions),
-        tuple(attributes),
-        f"painted portraits {first} to {first + count - 1}",
-    )
-
-
-def folder_samples(
-    root: str | Path, count: int, size: int, split: str | None = "test", others: int = 0
-) -> tuple[Samples, np.ndarray]:
-    """The first samples of a data set folder, and pictures (M,H,W,3) of up to ``others`` that follow.
-
-    Of photographs, what the first caption states counts as true.
+    Not the samples' own pictures: reconstructions of the very same ones would come out closer than any new sample of
+    the right distribution can.
     """
-    from mogle.datasets import FaceDataset
 
-    data = FaceDataset(root, split=split, size=size)
-    items = [data[i] for i in range(min(count, len(data)))]
-    rest = [np.asarray(data.image(i)) for i in range(len(items), min(count + others, len(data)))]
-    samples = Samples(
-        tuple(item.id for item in items),
-        np.stack([np.asarray(item.image) for item in items]),
-        np.stack([item.label_map for item in items]),
-        tuple(item.captions[0] for item in items),
-        tuple(item.attributes or read_caption(item.captions[0]) for item in items),
-        f"{Path(root).name}, {'first ' if count < len(data) else ''}{len(items)} samples",
-    )
-    return samples, np.stack(rest) if rest else np.empty((0, size, size, 3), np.uint8)
-
-
-def derangement(count: int, seed: int = 0) -> np.ndarray:
-    """A fixed random order in which nothing keeps its place (one cycle; Sattolo's algorithm)."""
-    order, rng = np.arange(count), np.random.default_rng(seed)
-    for i in range(count - 1, 0, -1):
-        j = int(rng.integers(i))
-        order[i], order[j] = order[j], order[i]
-    return order
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are sampled; ``origin`` (weights, versions) goes into every PNG and decides what may be reused."""
-
-    steps: int = 28
-    guidance: float = 3.5
-    strength: float = 1.0
-    batch: int = 16
-    origin: Mapping[str, str] | None = None
-
-
-def sample(
-    pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], names: Sequence[str], folder: Path, settings: Settings,
-    without: str | None = None, title: str = "",
-) -> np.ndarray:  # fmt: skip
-    """Pictures (N,H,W,3) of the recipes as ``folder/NAME.png``; what is there already is read, not made again."""
-    from tqdm.auto import tqdm
-
-    origin = {**(settings.origin or {}), **({"without": without} if without else {})}
-    made: dict[int, np.ndarray] = {}
-    for i, (recipe, name) in enumerate(zip(recipes, names, strict=True)):
-        if (folder / f"{name}.png").exists():
-            made[i] = _reuse(folder / f"{name}.png", recipe, origin)
-    todo = [i for i in range(len(recipes)) if i not in made]
-    pipe.set_progress_bar_config(disable=True)  # one bar for all, not one for each batch
-    with tqdm(total=len(recipes), initial=len(made), desc=title or folder.name, unit="picture") as bar:
-        for start in range(0, len(todo), settings.batch):
-            chunk = todo[start : start + settings.batch]
-            for i, picture in zip(chunk, _run(pipe, [recipes[i] for i in chunk], without), strict=True):
-                save_picture(folder / f"{names[i]}.png", picture, recipes[i], dict(origin))
-                made[i] = np.asarray(picture.convert("RGB"))
-            bar.update(len(chunk))
-    return np.stack([made[i] for i in range(len(recipes))])
-
-
-def _reuse(path: Path, recipe: Recipe, origin: Mapping[str, str]) -> np.ndarray:
-    """The picture, if it was made by just this recipe and these weights."""
-    picture, then, made_by = read_picture(path)
-    wanted, found = _plain(recipe), _plain(then)
-    for key in ("base_sha256", "adapter_sha256", "without"):
-        wanted[key], found[key] = origin.get(key), made_by.get(key)
-    different = [key for key in wanted if wanted[key] != found[key]]
-    if different:
-        raise MogleError(
-            f"{path}: made with another {', '.join(different)}; choose an empty --out, or delete {path.parent}"
-        )
-    return np.asarray(picture.convert("RGB"))
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    return {**recipe.__dict__, "mask": None if recipe.mask is None else mask_hash(recipe.mask)}
-
-
-@contextmanager
-def _gate(pipe: FaceMoGLEPipeline, kind: str | None) -> Iterator[None]:
-    """MoGLE with another kind of gate on the same weights, for a while."""
-    if kind is None or pipe.mogle is None:
-        yield
-        return
-    before, pipe.mogle.gate = pipe.mogle.gate, kind
-    try:
-        yield
-    finally:
-        pipe.mogle.gate = before
-
-
-def _run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], without: str | None) -> list[Any]:
-    """One batch. Recipes of one batch agree in all but prompt, mask and seed."""
-    import torch
-
-    one = recipes[0]
-    inputs: dict[str, Any] = {}
-    if any(r.prompt is not None for r in recipes):
-        inputs["prompt"] = [r.prompt or "" for r in recipes]
-    if any(r.mask is not None for r in recipes):
-        inputs["mask"] = [r.mask for r in recipes]
-    if without == "locals":
-        inputs["condition_tokens"] = empty_locals(pipe, inputs.pop("mask"))
-    with _gate(pipe, "scalar" if without == "places" else None):
-        return pipe(
-            **inputs,
-            height=one.height,
-            width=one.width,
-            num_inference_steps=one.steps,
-            guidance_scale=one.guidance,
-            conditioning_scale=one.strength,
-            generator=[torch.Generator().manual_seed(r.seed) for r in recipes],
-        ).images
-
-
-def empty_locals(pipe: FaceMoGLEPipeline, masks: Sequence[np.ndarray]) -> Any:
-    """Condition tokens (B,20,N,64) whose 19 local masks are all black, as they were in the reference's inference."""
-    from mogle.conditions import encode_distinct
-
-    tokens, index = encode_distinct(pipe.vae, masks, pipe._execution_device)
-    index[:, 1:] = 0
-    return tokens[index]
-
-
-def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch: int = 16) -> np.ndarray:
-    """Pictures (N,H,W,3) through the VAE and back: the best that any generator on this VAE can do."""
-    import torch
-
-    made = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
-            decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample
-            made.append(((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
-    return torch.cat(made).numpy()
+    samples: Samples
+    reference: np.ndarray
 
 
 def psnr(real: np.ndarray, made: np.ndarray) -> float:
@@ -252,23 +96,31 @@ def psnr(real: np.ndarray, made: np.ndarray) -> float:
     return float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-12))))
 
 
-def _measure(
-    name: str, made: np.ndarray, samples: Samples, judges: Judges, reference: np.ndarray, own: np.ndarray
-) -> dict[str, Any]:
-    """The numbers of one row. ``reference`` are features of other real portraits, ``own`` of the samples themselves."""
-    row = ROWS[name]
+def _expected(row: Row, real: bool, samples: Samples) -> list[Mapping[str, str | None]]:
+    """What the reader ought to see in each picture of a row."""
+    if real:
+        return list(samples.attributes)
+    order = derangement(len(samples)) if row.swapped else np.arange(len(samples))
+    said = [read_caption(samples.captions[i]) for i in order]
+    if not row.mask:
+        return list(said)
+    return [judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
+
+
+def measure(
+    row: Row, made: np.ndarray, samples: Samples, judges: Judges, reference: np.ndarray, *, real: bool = False
+) -> tuple[dict[str, Any], Measured]:
+    """The numbers of one row, and what they were made of.
+
+    Args:
+        made: uint8 pictures (N,H,W,3), one for each sample.
+        reference: the reader's features (M,192) of other real pictures.
+        real: the pictures are the samples' own, so all their attributes count, not only what the caption says.
+    """
     matrices = confusion_matrices(samples.masks, judges.parser.parse(made))
     matrix = matrices.sum(axis=0)
     read, features = judges.reader.read(made)
-    if name in _TRUE:
-        expected: list[Mapping[str, str | None]] = list(samples.attributes)
-    else:
-        order = derangement(len(samples)) if row.swapped else np.arange(len(samples))
-        said = [read_caption(samples.captions[i]) for i in order]
-        expected = list(said)
-        if row.mask:
-            expected = [judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
-    true = encode_attributes(expected, judges.reader.values)
+    true = encode_attributes(_expected(row, real, samples), judges.reader.values)
     table = score_attributes(true, read)
     numbers: dict[str, Any] = {
         "title": row.title,
@@ -290,94 +142,178 @@ def _measure(
         if names:
             counts = [recall_counts(true[n], read[n], len(judges.reader.values[n])) for n in names]
             cuts = np.cumsum([c.shape[1] for c in counts])[:-1]
-            joined = np.concatenate(counts, axis=1)
-            intervals[key] = ends(bootstrap(joined, lambda sums, cuts=cuts: mean_balanced(np.split(sums, cuts))))  # type: ignore[misc]
+
+            def average(sums: np.ndarray, cuts: np.ndarray = cuts) -> float:
+                return mean_balanced(np.split(sums, cuts))
+
+            intervals[key] = ends(bootstrap(np.concatenate(counts, axis=1), average))
     if len(made) > 1 and len(reference) > 1:
         distance = kid(reference, features)
-        numbers["kid"] = distance.value
-        intervals["kid"] = ends(distance)
-        numbers["kid_own"] = kid(own, features).value
-        seen = detection_auc(reference, features) if min(len(made), len(reference)) >= 10 else None
-        numbers["detection"] = None if seen is None else seen.value
-        intervals["detection"] = None if seen is None else ends(seen)
+        numbers["kid"], intervals["kid"] = distance.value, ends(distance)
+    if min(len(made), len(reference)) >= _DETECTABLE:
+        seen = detection_auc(reference, features)
+        numbers["detection"], intervals["detection"] = seen.value, ends(seen)
     numbers["intervals"] = intervals
-    if name == "reconstruction":
-        numbers["psnr"] = psnr(samples.images, made)
-    return numbers
+    return numbers, Measured(samples.ids, matrices, features)
 
 
 def evaluate(
     pipe: FaceMoGLEPipeline,
     judges: Judges,
-    samples: Samples,
-    reference: np.ndarray,
+    sets: Mapping[str, SampleSet],
     *,
     out: str | Path,
     rows: Sequence[str] = tuple(ROWS),
+    few: int = 200,
     settings: Settings | None = None,
     judged: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fills the rows of the table and writes results.json, table.md, gallery.png and the pictures into ``out``.
+    """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
     Args:
-        samples: the portraits whose masks and captions are used.
-        reference: other real pictures (M,H,W,3) that KID compares with. Not the samples' own: reconstructions of the
-            very same pictures would come out closer than any new sample of the right distribution can.
+        sets: by style; "portraits" is the test set proper.
+        few: samples of the rows that show an effect; the others take all.
         judged: what config.json says about the judges, for the report.
 
     Returns:
         What results.json holds.
+
+    Raises:
+        MogleError: an unknown row, a row whose set is not given, too few samples, pictures of another model in ``out``.
     """
     unknown = [name for name in rows if name not in ROWS]
     if unknown or not rows:
         raise MogleError(f"rows {', '.join(unknown) or 'none'}: expected some of {', '.join(ROWS)}")
-    if len(samples) < 2 and "swapped" in rows:
+    if absent := [name for name in rows if ROWS[name].style not in sets]:
+        raise MogleError(f"rows {', '.join(absent)}: their set of portraits is not there; expected rows of {[*sets]}")
+    if len(sets["portraits"].samples) < 2 and "swapped" in rows:
         raise MogleError("captions can only be swapped between at least two samples; use --n 2 or more")
     settings, out = settings or Settings(), Path(out)
-    own = judges.reader.read(samples.images)[1]
-    other = judges.reader.read(reference)[1] if len(reference) else reference
+    features = {style: _features(judges, one.reference) for style, one in sets.items()}
+    main = sets["portraits"].samples
     results: dict[str, Any] = {
         "title": "Text and mask to face",
-        "source": samples.source,
+        "source": main.source,
         "origin": dict(settings.origin or {}),
         "judges": dict(judged or {}),
         "labels": list(LABELS),
         "attributes": list(ATTRIBUTES),
         "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
-        "notes": _notes(samples, len(reference), settings, judged),
+        "notes": _notes(main, len(sets["portraits"].reference), settings, judged),
+        "warnings": warnings_about(sets["portraits"]),
         "rows": {},
+        "against": {},
     }
-    columns = {"given mask": colorize(samples.masks[:GALLERY]), "real portrait": samples.images[:GALLERY]}
+    columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
     for name in rows:
-        start = time.monotonic()
+        start, row = time.monotonic(), ROWS[name]
+        samples = sets[row.style].samples
+        if row.few:
+            samples = samples.first(few)
         if name == "real":
             made = samples.images
         elif name == "reconstruction":
             made = reconstruct(pipe.vae, samples.images)
         else:
             made = sample(
-                pipe, _recipes(ROWS[name], samples, settings), samples.ids, out / name, settings, ROWS[name].without,
-                ROWS[name].title,
-            )  # fmt: skip
-        results["rows"][name] = _measure(name, made, samples, judges, other, own)
-        results["rows"][name]["seconds"] = round(time.monotonic() - start, 1)
-        if name != "real":
+                pipe, _recipes(row, samples, settings), samples.ids, out / name, settings, row.without, row.title
+            )
+        numbers, measured = measure(row, made, samples, judges, features[row.style], real=name in _TRUE)
+        if name == "reconstruction":
+            numbers["psnr"] = psnr(samples.images, made)
+        if name == "text+mask" and len(samples) > 1:
+            more = other_seeds(pipe, samples.first(SEED_SAMPLES), made, out / "seeds", settings)
+            each = np.stack([judges.reader.read(pictures)[1] for pictures in more], axis=1)
+            spread = diversity(each, features[row.style]) if len(features[row.style]) > 1 else None
+            if spread is not None:
+                numbers["diversity"], numbers["intervals"]["diversity"] = spread.value, ends(spread)
+            gallery({f"seed {k}": pictures[:GALLERY] for k, pictures in enumerate(more)}).save(out / "seeds.png")
+            _best_and_worst(made, samples, measured, judges, out)
+            if (mogle := pipe.mogle) is not None and mogle.gate not in ("none", "scalar") and mogle.experts == "all":
+                gate_picture(pipe, mogle, samples.first(GATES)).save(out / "gates.png")
+        save_measured(out, name, measured)
+        numbers["seconds"] = round(time.monotonic() - start, 1)
+        results["rows"][name] = numbers
+        if row.style == "portraits" and name != "real":
             columns[name] = made[:GALLERY]
             if name == "text+mask":
                 columns["parsed back"] = colorize(judges.parser.parse(made[:GALLERY]))
+        elif row.style != "portraits":
+            shown = {"given mask": colorize(samples.masks[:GALLERY]), "real portrait": samples.images[:GALLERY]}
+            gallery({**shown, "made": made[:GALLERY]}).save(out / f"{name}.png")
+        if (
+            "text+mask" in results["rows"]
+            and row.mask
+            and row.style == "portraits"
+            and name not in (*_TRUE, "text+mask")
+        ):
+            results["against"][name] = against(load_measured(out, "text+mask"), measured)
+        gallery(columns).save(out / "gallery.png")
         write_report(out, results)
-    gallery(columns).save(out / "gallery.png")
     return results
 
 
-def _recipes(row: Row, samples: Samples, settings: Settings) -> list[Recipe]:
+def _features(judges: Judges, pictures: np.ndarray) -> np.ndarray:
+    return judges.reader.read(pictures)[1] if len(pictures) else np.empty((0, 1))
+
+
+def other_seeds(
+    pipe: FaceMoGLEPipeline, samples: Samples, made: np.ndarray, folder: Path, settings: Settings
+) -> list[np.ndarray]:
+    """Pictures (N,H,W,3) of the samples at their own seed, which are there already, and at two more."""
+    stacks = [made[: len(samples)]]
+    for k in range(1, SEEDS):
+        recipes = _recipes(ROWS["text+mask"], samples, settings, seed_from=1_000_000 * k)
+        names = [f"{name}-{k}" for name in samples.ids]
+        stacks.append(sample(pipe, recipes, names, folder, settings, title=f"seed {k}"))
+    return stacks
+
+
+def _best_and_worst(made: np.ndarray, samples: Samples, measured: Measured, judges: Judges, out: Path) -> None:
+    """best.png and worst.png: the pictures that follow their masks best and worst."""
+    order = np.argsort([-pixel_accuracy(matrix) for matrix in measured.matrices], kind="stable")
+    for name, rows in (("best", order[:6]), ("worst", order[::-1][:6])):
+        parsed = colorize(judges.parser.parse(made[rows]))
+        shown = {"given mask": colorize(samples.masks[rows]), "made": made[rows], "parsed back": parsed}
+        gallery({**shown, "real portrait": samples.images[rows]}).save(out / f"{name}.png")
+
+
+def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any:
+    """The gate's weights (20 maps) for each sample at t = 1, pure noise: the first thing that sampling asks for."""
+    import torch
+
+    maps = []
+    height, width = samples.images.shape[1:3]
+    unit = 2 * pipe.vae_scale_factor
+    for i, mask in enumerate(samples.masks):
+        tokens = pipe.encode_conditions([mask], height, width)
+        noise = torch.randn(1, *tokens.shape[2:], generator=torch.Generator().manual_seed(samples.seed(i)))
+        with torch.inference_mode():
+            weights = mogle.gate_weights(tokens, noise.to(tokens), torch.ones(1, device=tokens.device))
+        shown = weights[0].float().T.reshape(-1, height // unit, width // unit).cpu().numpy()
+        maps.append((255 * shown).round().astype(np.uint8))
+    stacks = np.stack(maps, axis=1)[..., None].repeat(3, axis=-1)  # (20, N, h, w, 3)
+    return gallery(dict(zip(("global", *LABELS), stacks, strict=True)), scale=6)
+
+
+def warnings_about(test: SampleSet) -> list[str]:
+    """What makes the numbers of a set doubtful."""
+    found = []
+    if len(test.samples) < SMALL:
+        found.append(f"only {len(test.samples)} samples: intervals are wide, rare classes and attributes may be absent")
+    if len(test.reference) < SMALL:
+        found.append(f"only {len(test.reference)} other real pictures: KID and the classifier say little")
+    return found
+
+
+def _recipes(row: Row, samples: Samples, settings: Settings, seed_from: int = 0) -> list[Recipe]:
     order = derangement(len(samples)) if row.swapped else np.arange(len(samples))
     height, width = samples.images.shape[1:3]
     return [
         Recipe(
             prompt=samples.captions[order[i]] if row.text else None,
             mask=samples.masks[i] if row.mask else None,
-            seed=samples.seed(i),
+            seed=samples.seed(i) + seed_from,
             steps=settings.steps,
             guidance=settings.guidance,
             strength=settings.strength,
@@ -388,16 +324,17 @@ def _recipes(row: Row, samples: Samples, settings: Settings) -> list[Recipe]:
     ]
 
 
-def _notes(samples: Samples, others: int, settings: Settings, judged: Mapping[str, Any] | None) -> list[str]:
+def _notes(samples: Samples, others: int, settings: Settings | None, judged: Mapping[str, Any] | None) -> list[str]:
     side = samples.images.shape[1]
     notes = [
         f"Samples: {samples.source}, {side} px, first captions, each sample's number as its seed.",
-        f"Sampling: {settings.steps} steps, guidance {settings.guidance:g}, strength {settings.strength:g}.",
         "Pixel accuracy and mIoU: the pictures parsed back, one confusion matrix over the set, absent classes left "
         "out; for text only they say what chance gives.",
         "Attributes: those that the caption states and the mask leaves room for; for real portraits and "
         "reconstructions all that apply; for mask only those of the caption that was withheld. Averages are over "
         "attributes.",
+        "Diversity: distance between seeds of one sample in the same features, in units of the distance between two "
+        f"real portraits ({SEEDS} seeds, {SEED_SAMPLES} samples at most).",
         f"KID: unbiased, cubic kernel, the reader's features, against {others} other real portraits.",
         "Real or generated: area under the curve of a linear classifier on the same features, trained on one half of "
         "the pictures and tried on the other; 0.5 is chance.",
@@ -410,7 +347,46 @@ def _notes(samples: Samples, others: int, settings: Settings, judged: Mapping[st
             f"Judges on {held['n']} real portraits they were not trained on: mIoU {held['mean_iou']:.3f}, balanced "
             f"accuracy of attributes at least {worst[1]:.3f} ({worst[0]})."
         )
+    if settings is None:
+        return notes
+    notes.insert(
+        1, f"Sampling: {settings.steps} steps, guidance {settings.guidance:g}, strength {settings.strength:g}."
+    )
     return notes + [f"{key}: {value}" for key, value in (settings.origin or {}).items()]
+
+
+def judge_pictures(
+    folder: str | Path, judges: Judges, test: SampleSet, *, out: str | Path, judged: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Measures pictures that somebody else made of the samples' masks and sentences, in files named after them.
+
+    Writes results.json, table.md, index.html and gallery.png into ``out``.
+    """
+    out = Path(out)
+    samples, made, found = pictures_of(folder, test.samples)
+    if len(samples) < 2:
+        raise MogleError(f"{folder}: found one picture, expected at least two: distances are between sets")
+    row = Row(f"pictures in {Path(folder).name}")
+    numbers, measured = measure(row, made, samples, judges, _features(judges, test.reference))
+    results = {
+        "title": "Text and mask to face",
+        "source": f"{samples.source}; {len(samples)} pictures",
+        "origin": {},
+        "judges": dict(judged or {}),
+        "labels": list(LABELS),
+        "attributes": list(ATTRIBUTES),
+        "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
+        "notes": _notes(samples, len(test.reference), None, judged),
+        "warnings": found + warnings_about(SampleSet(samples, test.reference)),
+        "rows": {"pictures": numbers},
+    }
+    columns = {"given mask": colorize(samples.masks), "real portrait": samples.images, "made": made}
+    columns["parsed back"] = colorize(judges.parser.parse(made[:GALLERY]))
+    out.mkdir(parents=True, exist_ok=True)
+    gallery({title: pictures[:GALLERY] for title, pictures in columns.items()}).save(out / "gallery.png")
+    save_measured(out, "pictures", measured)
+    write_report(out, results)
+    return results
 
 
 def judge_masks(

@@ -1,4 +1,4 @@
-"""Results as JSON, as a Markdown table, and as a gallery."""
+"""Results as JSON, as Markdown tables, and as galleries."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ def measured(row: Mapping[str, Any], name: str, value: float | None, digits: int
     return shown if ends is None else f"{shown} [{', '.join(number(factor * end, digits) for end in ends)}]"
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The tables: every row's numbers, attributes one by one, classes one by one; and what they lean on."""
-    rows: Mapping[str, Mapping[str, Any]] = results["rows"]
-    main = [
+def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table of all rows."""
+    head = [
+        "", "n", "pixel accuracy", "mIoU", "attributes hidden in the mask", "attributes shown by the mask",
+        "KID x 1000", "real or generated", "diversity", "PSNR, dB",
+    ]  # fmt: skip
+    lines = [
         [
             row["title"],
             str(row["n"]),
@@ -42,56 +45,98 @@ def markdown(results: Mapping[str, Any]) -> str:
             measured(row, "attributes_shown", row["attributes_shown"]),
             measured(row, "kid", row.get("kid"), 1, 1000),
             measured(row, "detection", row.get("detection")),
+            measured(row, "diversity", row.get("diversity")),
             number(row.get("psnr"), 1),
         ]
-        for row in rows.values()
+        for row in results["rows"].values()
     ]
-    head = [
-        "", "n", "pixel accuracy", "mIoU", "attributes hidden in the mask", "attributes shown by the mask",
-        "KID x 1000", "real or generated", "PSNR, dB",
-    ]  # fmt: skip
+    return head, lines
+
+
+def difference_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: what each row loses or gains against text + mask on the same samples."""
+
+    def signed(numbers: Sequence[float | None]) -> str:
+        value, low, high = numbers
+        return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+
+    head = ["less text + mask", "n", "pixel accuracy, mean over pictures", "mIoU"]
+    found: Mapping[str, Mapping[str, Any]] = results.get("against", {})
+    return head, [
+        [results["rows"][name]["title"], str(one["n"]), signed(one["pixel_accuracy"]), signed(one["mean_iou"])]
+        for name, one in found.items()
+    ]
+
+
+def attribute_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: balanced accuracy of each attribute, with the number of pictures judged."""
+    rows: Mapping[str, Mapping[str, Any]] = results["rows"]
     names = {name for row in rows.values() for name in row["attributes"]}
-    ordered = [name for name in results["attributes"] if name in names]
-    each = [
+    lines = [
         [f"{name}{' *' if name in results['hidden'] else ''}"]
         + [
-            f"{number(cell['balanced'])} ({cell['n']})" if (cell := row["attributes"].get(name)) else "–"
+            f"{number(cell['balanced'])} [{number(cell['low'])}, {number(cell['high'])}] ({cell['n']})"
+            if (cell := row["attributes"].get(name))
+            else "–"
             for row in rows.values()
         ]
-        for name in ordered
+        for name in results["attributes"]
+        if name in names
     ]
-    classes = [
+    return ["", *(row["title"] for row in rows.values())], lines
+
+
+def class_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: IoU of each class."""
+    rows: Mapping[str, Mapping[str, Any]] = results["rows"]
+    lines = [
         [label] + [number(row["mask"]["class_iou"][label]) for row in rows.values()] for label in results["labels"]
     ]
-    titles = [row["title"] for row in rows.values()]
+    return ["", *(row["title"] for row in rows.values())], lines
+
+
+TABLES = (
+    ("", main_table),
+    ("What each part is worth", difference_table),
+    ("Balanced accuracy by attribute (number judged; * hidden in the mask)", attribute_table),
+    ("IoU by class", class_table),
+)
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables, warnings first, conditions last."""
+    parts = [f"## {results['title']}"]
+    parts += [f"**Warning:** {warning}" for warning in results.get("warnings", ())]
+    for title, table in TABLES:
+        head, lines = table(results)
+        if lines:
+            parts += [f"### {title}"] * bool(title) + [_table(head, lines)]
     notes = "\n".join(f"- {note}" for note in results["notes"])
-    return "\n\n".join(
-        [
-            f"## {results['title']}",
-            _table(head, main),
-            "### Balanced accuracy by attribute (number judged; * hidden in the mask)",
-            _table(["", *titles], each),
-            "### IoU by class",
-            _table(["", *titles], classes),
-            "### Conditions",
-            notes,
-            "",
-        ]
-    )
+    return "\n\n".join([*parts, "### Conditions", notes, ""])
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:
-    """results.json and table.md."""
+    """results.json, table.md and index.html, which shows the galleries that are there."""
+    from mogle.metrics.page import page
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     (folder / "table.md").write_text(markdown(results))
+    (folder / "index.html").write_text(page(folder, results), encoding="utf-8")
 
 
 def gallery(columns: Mapping[str, np.ndarray], scale: int = 1) -> Any:
-    """{title: uint8 pictures (N,H,W,3)} -> one PIL image, a column for each title and a line for each sample."""
+    """{title: uint8 pictures (N,H,W,3)} -> one PIL image, a column for each title and a line for each sample.
+
+    A column with fewer pictures ends in white.
+    """
     from PIL import Image, ImageDraw
 
-    stacks = [np.repeat(np.repeat(pictures, scale, 1), scale, 2) for pictures in columns.values()]
+    most = max(len(pictures) for pictures in columns.values())
+    stacks = []
+    for pictures in columns.values():
+        large = np.repeat(np.repeat(pictures, scale, 1), scale, 2)
+        stacks.append(np.pad(large, ((0, most - len(large)), (0, 0), (0, 0), (0, 0)), constant_values=255))
     lines = np.concatenate([np.concatenate(list(stack), 0) for stack in stacks], 1)
     top = 18
     sheet = Image.new("RGB", (lines.shape[1], lines.shape[0] + top), "white")

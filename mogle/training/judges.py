@@ -408,7 +408,7 @@ On {held["n"]} portraits never trained on:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
-    from mogle.metrics.evaluate import reconstruct
+    from mogle.metrics.sampling import reconstruct
     from mogle.portraits import paint_many
 
     parser = argparse.ArgumentParser(prog="python -m mogle.training.judges", description=main.__doc__)

@@ -1,0 +1,126 @@
+"""Two ways to make the same pictures, held against each other picture by picture.
+
+Differences are measured on the samples that both have, so what makes a mask hard for both drops out; that needs far
+fewer pictures than two numbers with an interval each.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mogle.errors import MogleError
+from mogle.metrics.intervals import Estimate, bootstrap, mean_estimate
+from mogle.metrics.masks import mean_iou, pixel_accuracy
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of each picture: its sample, its confusion matrix (N,19,19), the reader's features (N,192)."""
+
+    ids: tuple[str, ...]
+    matrices: np.ndarray
+    features: np.ndarray
+
+
+def save_measured(folder: Path, name: str, measured: Measured) -> None:
+    """Writes NAME.npz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / f"{name}.npz",
+        ids=np.array(measured.ids),
+        matrices=measured.matrices.astype(np.int32),
+        features=measured.features.astype(np.float32),
+    )
+
+
+def load_measured(folder: str | Path, name: str) -> Measured:
+    """What `save_measured` wrote.
+
+    Raises:
+        MogleError: that row was not measured there.
+    """
+    path = Path(folder) / f"{name}.npz"
+    if not path.is_file():
+        raise MogleError(f"{path}: no such file; expected a row that `mogle evaluate --out {folder}` has measured")
+    with np.load(path, allow_pickle=False) as data:
+        return Measured(tuple(str(i) for i in data["ids"]), data["matrices"].astype(np.int64), data["features"])
+
+
+def shared(first: Measured, second: Measured) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both that belong to the same samples, in the first one's order.
+
+    Raises:
+        MogleError: they have no sample in common.
+    """
+    place = {name: i for i, name in enumerate(second.ids)}
+    pairs = [(i, place[name]) for i, name in enumerate(first.ids) if name in place]
+    if not pairs:
+        raise MogleError("no sample in common; expected two rows of one test set")
+    left, right = np.array(pairs).T
+    return left, right
+
+
+def against(first: Measured, second: Measured) -> dict[str, Any]:
+    """Second minus first on the samples that both have: pixel accuracy (mean over pictures) and mIoU, with intervals.
+
+    Returns:
+        {"n": ..., "pixel_accuracy": [value, low, high], "mean_iou": [value, low, high]}
+    """
+    left, right = shared(first, second)
+    pairs = np.stack([first.matrices[left], second.matrices[right]], axis=1)
+
+    def gain(sums: np.ndarray) -> float:
+        return mean_iou(sums[1]) - mean_iou(sums[0])
+
+    pixels = np.array([pixel_accuracy(b) - pixel_accuracy(a) for a, b in pairs])
+    found = {"pixel_accuracy": mean_estimate(pixels), "mean_iou": bootstrap(pairs, gain)}
+    return {"n": len(left), **{name: _plain(estimate) for name, estimate in found.items()}}
+
+
+def _plain(estimate: Estimate) -> list[float | None]:
+    return [None if np.isnan(number) else float(number) for number in estimate]
+
+
+def compare(first: str | Path, second: str | Path) -> str:
+    """Two evaluations' folders -> a Markdown table: second minus first for every row that both have.
+
+    Raises:
+        MogleError: one is no evaluation, or they have no row in common.
+    """
+    folders = [Path(first), Path(second)]
+    results = []
+    for folder in folders:
+        if not (folder / "results.json").is_file():
+            raise MogleError(f"{folder}: found no results.json, expected the --out of a `mogle evaluate`")
+        results.append(json.loads((folder / "results.json").read_text())["rows"])
+    names = [name for name in results[0] if name in results[1]]
+    if not names:
+        raise MogleError(f"{folders[0]} and {folders[1]} have no row in common; expected at least one")
+    lines = [
+        "| row | n in both | pixel accuracy, difference | mIoU, difference | KID x 1000, first | second |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name in names:
+        found = against(load_measured(folders[0], name), load_measured(folders[1], name))
+        kids = [_kid(rows[name]) for rows in results]
+        title = results[0][name]["title"]
+        lines.append(
+            f"| {title} | {found['n']} | {_signed(found['pixel_accuracy'])} | {_signed(found['mean_iou'])} "
+            f"| {kids[0]} | {kids[1]} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _signed(numbers: list[float | None]) -> str:
+    value, low, high = numbers
+    return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+
+
+def _kid(row: dict[str, Any]) -> str:
+    ends = row["intervals"].get("kid")
+    return "–" if ends is None else f"{1000 * row['kid']:.1f} [{1000 * ends[0]:.1f}, {1000 * ends[1]:.1f}]"

@@ -1,0 +1,156 @@
+"""What is measured: test portraits, a data set's samples, or pictures in a folder that belong to them by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mogle.errors import MogleError
+from mogle.portraits import read_caption
+
+TEST_IDS = range(27_000, 30_000)
+_LISTED = 10  # ids spelled out in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Test portraits: uint8 pictures (N,H,W,3) and label maps (N,H,W), first captions, and what is true of them."""
+
+    ids: tuple[str, ...]
+    images: np.ndarray
+    masks: np.ndarray
+    captions: tuple[str, ...]
+    attributes: tuple[Mapping[str, str | None], ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def first(self, count: int) -> Samples:
+        """The first `count` of them."""
+        if count >= len(self):
+            return self
+        parts = (self.ids, self.images, self.masks, self.captions, self.attributes)
+        ids, images, masks, captions, attributes = (part[:count] for part in parts)
+        return Samples(ids, images, masks, captions, attributes, f"{self.source}, the first {count}")  # type: ignore[arg-type]
+
+    def seed(self, index: int) -> int:
+        """The noise of a sample is fixed by its number, so every row starts from the same."""
+        return int(self.ids[index]) if self.ids[index].isdecimal() else index
+
+
+def painted_samples(count: int, size: int, first: int = TEST_IDS.start, style: str = "portraits") -> Samples:
+    """Portraits of the test split, painted from their numbers; of a shifted set, with another style."""
+    from mogle.portraits import paint_many
+
+    if not 1 <= count <= TEST_IDS.stop - first:
+        raise MogleError(f"{count} portraits from number {first} on: expected 1 to {max(0, TEST_IDS.stop - first)}")
+    images, masks, attributes, captions = paint_many(range(first, first + count), size=size, style=style)
+    return Samples(
+        tuple(str(i) for i in range(first, first + count)),
+        images,
+        masks,
+        tuple(c[0] for c in captions),
+        tuple(attributes),
+        f"painted {style} {first} to {first + count - 1}",
+    )
+
+
+def folder_samples(
+    root: str | Path, count: int, size: int, split: str | None = "test", others: int = 0
+) -> tuple[Samples, np.ndarray]:
+    """The first samples of a data set folder, and pictures (M,H,W,3) of up to ``others`` that follow.
+
+    Of photographs, what the first caption states counts as true.
+    """
+    from mogle.datasets import FaceDataset
+
+    data = FaceDataset(root, split=split, size=size)
+    items = [data[i] for i in range(min(count, len(data)))]
+    rest = [np.asarray(data.image(i)) for i in range(len(items), min(count + others, len(data)))]
+    samples = Samples(
+        tuple(item.id for item in items),
+        np.stack([np.asarray(item.image) for item in items]),
+        np.stack([item.label_map for item in items]),
+        tuple(item.captions[0] for item in items),
+        tuple(item.attributes or read_caption(item.captions[0]) for item in items),
+        f"{Path(root).name}, {'first ' if count < len(data) else ''}{len(items)} samples",
+    )
+    return samples, np.stack(rest) if rest else np.empty((0, size, size, 3), np.uint8)
+
+
+def derangement(count: int, seed: int = 0) -> np.ndarray:
+    """A fixed random order in which nothing keeps its place (one cycle; Sattolo's algorithm)."""
+    order, rng = np.arange(count), np.random.default_rng(seed)
+    for i in range(count - 1, 0, -1):
+        j = int(rng.integers(i))
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+def _ids(ids: list[str]) -> str:
+    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+    return ", ".join(sorted(ids)[:_LISTED]) + more
+
+
+def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, np.ndarray, list[str]]:
+    """Pictures in a folder, named ID.png or ID.jpg after their samples.
+
+    Returns:
+        the samples that have a picture, the pictures (N,H,W,3) at the samples' size, and warnings: how many samples
+        have none, JPEG beside PNG, pictures that had to be resized.
+
+    Raises:
+        MogleError: no such folder, nothing in it, pictures of no sample, unreadable ones; all ids at once.
+    """
+    from PIL import Image
+
+    from mogle.labels import open_image
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MogleError(f"{folder}: no such folder; expected pictures named after their samples, such as 27000.png")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    if not files:
+        raise MogleError(f"{folder}: found no picture, expected PNG or JPEG files named after their samples")
+    place = {name: i for i, name in enumerate(samples.ids)}
+    if strangers := [name for name in files if name not in place]:
+        raise MogleError(
+            f"{folder}: {len(strangers)} pictures belong to no sample ({_ids(strangers)}); expected names such as "
+            f"{samples.ids[0]}.png"
+        )
+    height, width = samples.images.shape[1:3]
+    kept, pictures, broken, resized = [], [], [], 0
+    for name in sorted(files, key=place.__getitem__):
+        try:
+            picture = open_image(files[name]).convert("RGB")
+        except (MogleError, OSError) as error:
+            broken.append(f"{files[name].name}: {error}")
+            continue
+        if picture.size != (width, height):
+            resized += 1
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        kept.append(place[name])
+        pictures.append(np.asarray(picture))
+    if broken:
+        raise MogleError(f"{folder}: {len(broken)} unreadable pictures\n  " + "\n  ".join(broken[:_LISTED]))
+    warnings = []
+    if missing := [name for name in samples.ids if name not in files]:
+        warnings.append(f"{len(missing)} of {len(samples)} samples have no picture in {folder.name}: {_ids(missing)}")
+    kinds = {path.suffix.lower() for path in files.values()}
+    if len(kinds) > 1:
+        warnings.append(f"{folder.name} mixes {' and '.join(sorted(kinds))}: JPEG's traces show in every distance")
+    if resized:
+        warnings.append(f"{resized} pictures were not {width} x {height} px and were resized: that shows in distances")
+    some = replace(
+        samples,
+        ids=tuple(samples.ids[i] for i in kept),
+        images=samples.images[kept],
+        masks=samples.masks[kept],
+        captions=tuple(samples.captions[i] for i in kept),
+        attributes=tuple(samples.attributes[i] for i in kept),
+    )
+    return some, np.stack(pictures), warnings
