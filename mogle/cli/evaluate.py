@@ -52,6 +52,9 @@ def evaluate(
     adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one).")] = None,
     judges: Annotated[Path | None, typer.Option(help="Folder of the judges (the shipped ones).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
+    networks: Annotated[
+        str, typer.Option(help="tiny: the shipped judges; paper: also Inception, CLIP, DINO, ImageReward (downloaded).")
+    ] = "tiny",
     out: Annotated[Path, typer.Option(help="Where pictures, results.json, table.md and gallery.png go.")] = Path(
         "runs/eval"
     ),
@@ -67,7 +70,9 @@ def evaluate(
     from mogle.metrics.evaluate import ROWS, judge_pictures
     from mogle.metrics.evaluate import evaluate as run
     from mogle.metrics.judges import load_judges
+    from mogle.metrics.paper import PaperNetworks
     from mogle.metrics.sampling import Settings
+    from mogle.metrics.text import load_text_embedder
 
     painted = [name for name in ROWS if data is None or ROWS[name].style == "portraits"]
     chosen = painted if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
@@ -77,6 +82,12 @@ def evaluate(
         raise MogleError(f"--rows {', '.join(shifted)}: these are painted sets; expected no --data beside them")
     if pictures and (masks or rows):
         raise MogleError("--pictures measures what is there; expected neither --masks nor --rows beside it")
+    if networks not in ("tiny", "paper"):
+        raise MogleError(f"--networks {networks}: expected tiny or paper")
+    if networks == "paper" and (pictures or masks):
+        raise MogleError(
+            "--networks paper measures rows of the table; expected neither --pictures nor --masks beside it"
+        )
     if prompt and not masks:
         raise MogleError("--prompt goes with --masks; test samples bring their own captions")
     if n < 2:
@@ -89,8 +100,10 @@ def evaluate(
 
     found_judges = load_judges(judges_found)
     judged = json.loads((judges_found / "config.json").read_text())
+    embedder = load_text_embedder(judges_found)
     if pictures:
-        judge_pictures(pictures, found_judges, _samples(data, n, judged["size"], split), out=out, judged=judged)
+        test = _samples(data, n, judged["size"], split)
+        judge_pictures(pictures, found_judges, test, out=out, judged=judged, embedder=embedder)
         _say(out)
         return
     pipe = load_pipeline(base_found, adapter_found, device)
@@ -102,7 +115,19 @@ def evaluate(
     sets = {"portraits": _samples(data, n, side, split)}
     for style in {ROWS[name].style for name in chosen} - {"portraits"}:
         sets[style] = _samples(None, min(n, few), side, split, style)
-    run(pipe, found_judges, sets, out=out, rows=chosen, few=few, settings=settings, judged=judged)
+    paper = PaperNetworks(str(pipe._execution_device)) if networks == "paper" else None
+    run(
+        pipe,
+        found_judges,
+        sets,
+        out=out,
+        paper=paper,
+        rows=chosen,
+        few=few,
+        settings=settings,
+        judged=judged,
+        embedder=embedder,
+    )
     _say(out)
 
 

@@ -26,7 +26,7 @@ from mogle.metrics.attributes import (
 from mogle.metrics.compare import Measured, against, load_measured, save_measured
 from mogle.metrics.detection import detection_auc
 from mogle.metrics.diversity import diversity
-from mogle.metrics.intervals import bootstrap, ends
+from mogle.metrics.intervals import bootstrap, ends, mean_estimate
 from mogle.metrics.kid import kid
 from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.report import gallery, write_report
@@ -38,6 +38,8 @@ from mogle.provenance import Recipe
 if TYPE_CHECKING:
     from mogle.experts import MoGLE
     from mogle.metrics.judges import Judges
+    from mogle.metrics.paper import PaperNetworks
+    from mogle.metrics.text import TextEmbedder
     from mogle.pipeline import FaceMoGLEPipeline
 
 GALLERY = 12  # the first samples, unselected
@@ -96,19 +98,30 @@ def psnr(real: np.ndarray, made: np.ndarray) -> float:
     return float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-12))))
 
 
+def _caption_order(row: Row, samples: Samples) -> np.ndarray:
+    """Whose caption each sample has in this row."""
+    return derangement(len(samples)) if row.swapped else np.arange(len(samples))
+
+
 def _expected(row: Row, real: bool, samples: Samples) -> list[Mapping[str, str | None]]:
     """What the reader ought to see in each picture of a row."""
     if real:
         return list(samples.attributes)
-    order = derangement(len(samples)) if row.swapped else np.arange(len(samples))
-    said = [read_caption(samples.captions[i]) for i in order]
+    said = [read_caption(samples.captions[i]) for i in _caption_order(row, samples)]
     if not row.mask:
         return list(said)
     return [judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
 
 
 def measure(
-    row: Row, made: np.ndarray, samples: Samples, judges: Judges, reference: np.ndarray, *, real: bool = False
+    row: Row,
+    made: np.ndarray,
+    samples: Samples,
+    judges: Judges,
+    reference: np.ndarray,
+    *,
+    real: bool = False,
+    embedder: TextEmbedder | None = None,
 ) -> tuple[dict[str, Any], Measured]:
     """The numbers of one row, and what they were made of.
 
@@ -116,6 +129,7 @@ def measure(
         made: uint8 pictures (N,H,W,3), one for each sample.
         reference: the reader's features (M,192) of other real pictures.
         real: the pictures are the samples' own, so all their attributes count, not only what the caption says.
+        embedder: tells how well pictures and captions match.
     """
     matrices = confusion_matrices(samples.masks, judges.parser.parse(made))
     matrix = matrices.sum(axis=0)
@@ -147,6 +161,9 @@ def measure(
                 return mean_balanced(np.split(sums, cuts))
 
             intervals[key] = ends(bootstrap(np.concatenate(counts, axis=1), average))
+    if embedder is not None:
+        text = mean_estimate(embedder.score(features, [samples.captions[i] for i in _caption_order(row, samples)]))
+        numbers["text"], intervals["text"] = text.value, ends(text)
     if len(made) > 1 and len(reference) > 1:
         distance = kid(reference, features)
         numbers["kid"], intervals["kid"] = distance.value, ends(distance)
@@ -167,6 +184,8 @@ def evaluate(
     few: int = 200,
     settings: Settings | None = None,
     judged: Mapping[str, Any] | None = None,
+    embedder: TextEmbedder | None = None,
+    paper: PaperNetworks | None = None,
 ) -> dict[str, Any]:
     """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
@@ -174,6 +193,7 @@ def evaluate(
         sets: by style; "portraits" is the test set proper.
         few: samples of the rows that show an effect; the others take all.
         judged: what config.json says about the judges, for the report.
+        paper: the paper's networks, for its own six numbers besides.
 
     Returns:
         What results.json holds.
@@ -200,7 +220,7 @@ def evaluate(
         "attributes": list(ATTRIBUTES),
         "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
         "notes": _notes(main, len(sets["portraits"].reference), settings, judged),
-        "warnings": warnings_about(sets["portraits"]),
+        "warnings": warnings_about(sets["portraits"]) + ([] if paper is None else [*paper.missing.values()]),
         "rows": {},
         "against": {},
     }
@@ -218,7 +238,12 @@ def evaluate(
             made = sample(
                 pipe, _recipes(row, samples, settings), samples.ids, out / name, settings, row.without, row.title
             )
-        numbers, measured = measure(row, made, samples, judges, features[row.style], real=name in _TRUE)
+        numbers, measured = measure(
+            row, made, samples, judges, features[row.style], real=name in _TRUE, embedder=embedder
+        )
+        if paper is not None:
+            said = [samples.captions[i] for i in _caption_order(row, samples)]
+            numbers["paper"] = paper.measure(made, said, samples.images, sets[row.style].reference)
         if name == "reconstruction":
             numbers["psnr"] = psnr(samples.images, made)
         if name == "text+mask" and len(samples) > 1:
@@ -307,7 +332,7 @@ def warnings_about(test: SampleSet) -> list[str]:
 
 
 def _recipes(row: Row, samples: Samples, settings: Settings, seed_from: int = 0) -> list[Recipe]:
-    order = derangement(len(samples)) if row.swapped else np.arange(len(samples))
+    order = _caption_order(row, samples)
     height, width = samples.images.shape[1:3]
     return [
         Recipe(
@@ -333,6 +358,8 @@ def _notes(samples: Samples, others: int, settings: Settings | None, judged: Map
         "Attributes: those that the caption states and the mask leaves room for; for real portraits and "
         "reconstructions all that apply; for mask only those of the caption that was withheld. Averages are over "
         "attributes.",
+        "Text: 100 times the cosine of picture and caption in a small embedder of portraits; for captions swapped and "
+        "mask only it is the caption given, and the one withheld.",
         "Diversity: distance between seeds of one sample in the same features, in units of the distance between two "
         f"real portraits ({SEEDS} seeds, {SEED_SAMPLES} samples at most).",
         f"KID: unbiased, cubic kernel, the reader's features, against {others} other real portraits.",
@@ -356,7 +383,13 @@ def _notes(samples: Samples, others: int, settings: Settings | None, judged: Map
 
 
 def judge_pictures(
-    folder: str | Path, judges: Judges, test: SampleSet, *, out: str | Path, judged: Mapping[str, Any] | None = None
+    folder: str | Path,
+    judges: Judges,
+    test: SampleSet,
+    *,
+    out: str | Path,
+    judged: Mapping[str, Any] | None = None,
+    embedder: TextEmbedder | None = None,
 ) -> dict[str, Any]:
     """Measures pictures that somebody else made of the samples' masks and sentences, in files named after them.
 
@@ -367,7 +400,7 @@ def judge_pictures(
     if len(samples) < 2:
         raise MogleError(f"{folder}: found one picture, expected at least two: distances are between sets")
     row = Row(f"pictures in {Path(folder).name}")
-    numbers, measured = measure(row, made, samples, judges, _features(judges, test.reference))
+    numbers, measured = measure(row, made, samples, judges, _features(judges, test.reference), embedder=embedder)
     results = {
         "title": "Text and mask to face",
         "source": f"{samples.source}; {len(samples)} pictures",

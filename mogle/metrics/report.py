@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mogle.metrics.paper import paper_table
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table; a dash where there is none."""
@@ -33,7 +35,7 @@ def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of all rows."""
     head = [
         "", "n", "pixel accuracy", "mIoU", "attributes hidden in the mask", "attributes shown by the mask",
-        "KID x 1000", "real or generated", "diversity", "PSNR, dB",
+        "text", "KID x 1000", "real or generated", "diversity", "PSNR, dB",
     ]  # fmt: skip
     lines = [
         [
@@ -43,6 +45,7 @@ def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             measured(row, "mean_iou", row["mask"]["mean_iou"]),
             measured(row, "attributes_hidden", row["attributes_hidden"]),
             measured(row, "attributes_shown", row["attributes_shown"]),
+            measured(row, "text", row.get("text"), 1),
             measured(row, "kid", row.get("kid"), 1, 1000),
             measured(row, "detection", row.get("detection")),
             measured(row, "diversity", row.get("diversity")),
@@ -97,6 +100,7 @@ def class_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 TABLES = (
     ("", main_table),
+    ("By the paper's networks", paper_table),
     ("What each part is worth", difference_table),
     ("Balanced accuracy by attribute (number judged; * hidden in the mask)", attribute_table),
     ("IoU by class", class_table),

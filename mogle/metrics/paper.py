@@ -1,0 +1,116 @@
+"""The paper's table: its six numbers by its own networks, and the rows that it published, to be held side by side.
+
+Published numbers are of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures; ours of whatever was
+measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum over batches of 64
+(`structure_as_reported`) stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mogle.errors import MogleError
+from mogle.metrics.cmmd import cmmd, cmmd_estimate
+from mogle.metrics.fid import fid, fid_estimate
+from mogle.metrics.intervals import Estimate, ends, mean_estimate
+from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward
+from mogle.metrics.structure import self_similarity, structure_as_reported
+
+COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
+#: Table 1 and the ablations of the paper, in COLUMNS' order; structure as reported, None where it gives no number.
+PUBLISHED: dict[str, tuple[float | None, ...]] = {
+    "text + mask": (22.24, 10.87, 0.477, 2.44, 26.32, 0.7014),
+    "mask only": (19.63, 8.29, 0.399, 2.57, 24.53, 0.0398),
+    "text only": (34.81, 21.85, 0.636, 4.94, 26.91, 0.9527),
+    "zero-shot, MM-FFHQ-Female": (62.93, 31.27, 1.238, 2.77, 28.06, 0.1801),
+    "only global": (30.36, 18.16, None, 2.47, 26.30, None),
+    "only local": (33.62, 20.45, None, 4.87, 27.07, None),
+    "gate without diffusion input": (25.74, 13.12, None, 2.37, 26.53, None),
+    "scalar gate": (43.48, 30.58, None, 4.74, 26.72, None),
+    "neither expert nor gate": (33.25, 23.07, None, 2.49, 26.71, None),
+    "expert, no gate": (26.55, 14.87, None, 3.20, 26.38, None),
+    "gate, no expert": (31.30, 19.11, None, 2.60, 26.64, None),
+}
+
+
+class PaperNetworks:
+    """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
+
+    def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        chosen = builders or {
+            "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
+        }  # fmt: skip
+        self.missing: dict[str, str] = {}
+        self.networks: dict[str, Any] = {}
+        for name, build in chosen.items():
+            try:
+                self.networks[name] = build(device=device)
+            except MogleError as error:
+                self.missing[name] = str(error)
+        if not self.networks:
+            raise MogleError("none of the paper's networks can be had:\n  " + "\n  ".join(self.missing.values()))
+
+    def measure(
+        self, made: np.ndarray, sentences: Sequence[str], own: np.ndarray, reference: np.ndarray
+    ) -> dict[str, dict[str, Any]]:
+        """{column: {value, low, high, ...}} of uint8 pictures (N,H,W,3).
+
+        Args:
+            sentences: what each was made from.
+            own: the real picture of each, for structure.
+            reference: real pictures (M,H,W,3) for the distances between sets.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        if inception := self.networks.get("inception"):
+            real, fake = inception.features(reference), inception.features(made)
+            size = min(1000, len(real), len(fake))
+            enough = min(len(real), len(fake)) >= 20
+            # the interval is that of endless sets, so the biased number itself may lie above it
+            low, high = fid_estimate(real, fake)[1:] if enough else (np.nan, np.nan)
+            found["FID"] = _cell(Estimate(fid(real, fake), low, high))
+            scaled = Estimate(*(1000 * part for part in kid(real, fake)))
+            found["KID x 1000"] = _cell(scaled, subsets=1000 * float(kid_subsets(real, fake, size=size).mean()))
+        if clip := self.networks.get("clip-cmmd"):
+            real, fake = clip.features(reference), clip.features(made)
+            found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
+        if dino := self.networks.get("dino"):
+            pairs = zip(dino.keys(own), dino.keys(made), strict=True)
+            each = np.array([np.square(self_similarity(a) - self_similarity(b)).mean() for a, b in pairs])
+            found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
+        if text := self.networks.get("clip-text"):
+            found["text"] = _cell(mean_estimate(text.scores(made, sentences)))
+        if reward := self.networks.get("reward"):
+            found["ImageReward"] = _cell(mean_estimate(reward.scores(made, sentences)))
+        return found
+
+
+def _cell(estimate: Estimate, **more: float) -> dict[str, Any]:
+    return {"value": estimate.value, "interval": ends(estimate), **more}
+
+
+def paper_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: our rows by the paper's networks, then the published ones."""
+
+    def shown(cell: Mapping[str, Any] | None) -> str:
+        if cell is None:
+            return "not measured"
+        interval = cell["interval"]
+        text = f"{cell['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
+        return text + (f" ({cell['as_reported']:.3g} as reported)" if "as_reported" in cell else "")
+
+    ours = [
+        [row["title"], str(row["n"]), *(shown(row["paper"].get(column)) for column in COLUMNS)]
+        for row in results["rows"].values()
+        if "paper" in row
+    ]
+    if not ours:
+        return [], []
+    theirs = [
+        [f"published: {name}", "", *("–" if v is None else f"{v:g}" for v in numbers)]
+        for name, numbers in PUBLISHED.items()
+    ]
+    return ["", "n", *COLUMNS], [*ours, *theirs]
