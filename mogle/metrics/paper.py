@@ -42,8 +42,12 @@ class PaperNetworks:
 
     def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
         chosen = builders or {
-            "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
-        }  # fmt: skip
+            "inception": Inception,
+            "clip-cmmd": ClipPictures,
+            "dino": DinoKeys,
+            "clip-text": ClipText,
+            "reward": Reward,
+        }
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
         for name, build in chosen.items():
