@@ -14,7 +14,7 @@ from PIL import Image
 from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
 from mogle.metrics.compare import against, compare, load_measured
-from mogle.metrics.evaluate import ROWS, SampleSet, evaluate, judge_masks, judge_pictures, psnr
+from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_masks, judge_pictures, psnr
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.sampling import Settings, reconstruct
 from mogle.portraits import ATTRIBUTES
@@ -198,6 +198,23 @@ def test_two_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
     assert line.startswith("| pictures in good | 4 | -0.0")
     with pytest.raises(MogleError, match="no results.json"):
         compare(tmp_path / "of-good", tmp_path)
+
+
+def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
+    pipe, loaded = Painter(), []
+    pipe.load_mogle = loaded.append
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
+    rows = {"ablation-a": Row("without much", adapter=tmp_path / "a")}
+    names, out = ["ablation-a", "text+mask"], tmp_path / "out"
+    results = evaluate(
+        pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1)
+    )
+    assert list(results["rows"]) == ["text+mask", "ablation-a"] and loaded == [tmp_path / "a"]
+    assert results["against"]["ablation-a"]["n"] == 2 and results["rows"]["ablation-a"]["title"] == "without much"
+    (tmp_path / "a" / "mogle.safetensors").write_bytes(b"others")
+    with pytest.raises(MogleError, match="made with another adapter_sha256"):
+        evaluate(pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1))
 
 
 def test_wrong_rows_are_named(tmp_path, samples) -> None:

@@ -154,6 +154,12 @@ def test_a_warm_start_draws_outlines_and_is_reproducible() -> None:
     assert all(torch.equal(drawn[1][1][name], drawn[2][1][name]) for name in drawn[1][1])
 
 
+def test_without_experts_and_gate_there_is_nothing_to_warm() -> None:
+    pipe, settings = make_pipe(), replace(SETTINGS, warm_start=2, experts="none", gate="none")
+    prepare_adapter(pipe, settings)
+    assert warm_start(pipe, RandomSet(), settings) == 0
+
+
 def test_accumulation_gives_the_same_run(whole, tmp_path) -> None:
     settings = replace(SETTINGS, accumulation=2)
     make_trainer(tmp_path, settings).fit()

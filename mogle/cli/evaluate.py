@@ -13,7 +13,7 @@ from mogle.errors import MogleError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mogle.metrics.evaluate import SampleSet
+    from mogle.metrics.evaluate import Row, SampleSet
     from mogle.metrics.judges import Judges
     from mogle.metrics.sampling import Settings
     from mogle.pipeline import FaceMoGLEPipeline
@@ -63,7 +63,7 @@ def evaluate(
 
     Run again with the same --out, it goes on where it stopped. Rows: real, reconstruction, text+mask, text, mask,
     swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens),
-    female and balanced (masks and captions of shifted sets).
+    female and balanced (masks and captions of shifted sets), and ablation-NAME for each in checkpoints/ablations.
     """
     from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
     from mogle.cli.generate import check_writable
@@ -75,9 +75,11 @@ def evaluate(
     from mogle.metrics.text import load_text_embedder
 
     painted = [name for name in ROWS if data is None or ROWS[name].style == "portraits"]
+    ablations = _ablations() if adapter is None and data is None else {}
+    painted += ablations
     chosen = painted if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
-    if unknown := [name for name in chosen if name not in ROWS]:
-        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(ROWS)}")
+    if unknown := [name for name in chosen if name not in {**ROWS, **ablations}]:
+        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join({**ROWS, **ablations})}")
     if shifted := [name for name in chosen if name not in painted]:
         raise MogleError(f"--rows {', '.join(shifted)}: these are painted sets; expected no --data beside them")
     if pictures and (masks or rows):
@@ -113,7 +115,7 @@ def evaluate(
         _judge_masks(pipe, found_judges, labels, list(prompt or [None]), numbers, side, out, settings)  # type: ignore[list-item]
         return
     sets = {"portraits": _samples(data, n, side, split)}
-    for style in {ROWS[name].style for name in chosen} - {"portraits"}:
+    for style in {ROWS[name].style for name in chosen if name in ROWS} - {"portraits"}:
         sets[style] = _samples(None, min(n, few), side, split, style)
     paper = PaperNetworks(str(pipe._execution_device)) if networks == "paper" else None
     run(
@@ -122,6 +124,7 @@ def evaluate(
         sets,
         out=out,
         paper=paper,
+        ablations=ablations,
         rows=chosen,
         few=few,
         settings=settings,
@@ -129,6 +132,19 @@ def evaluate(
         embedder=embedder,
     )
     _say(out)
+
+
+def _ablations() -> dict[str, Row]:
+    """A row for each adapter in checkpoints/ablations."""
+    from mogle.checkpoints import shipped
+    from mogle.metrics.evaluate import Row
+    from mogle.training.ablations import TITLES
+
+    try:
+        folders = {path.name: path for path in sorted(shipped("ablations").iterdir()) if path.is_dir()}
+    except MogleError:  # none are shipped
+        return {}
+    return {f"ablation-{name}": Row(TITLES[name], adapter=folders[name]) for name in TITLES if name in folders}
 
 
 def _say(out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from mogle.metrics.report import gallery, write_report
 from mogle.metrics.samples import Samples, derangement, pictures_of
 from mogle.metrics.sampling import Settings, reconstruct, sample
 from mogle.portraits import ATTRIBUTES, read_caption
-from mogle.provenance import Recipe
+from mogle.provenance import Recipe, fingerprint
 
 if TYPE_CHECKING:
     from mogle.experts import MoGLE
@@ -53,7 +53,8 @@ _DETECTABLE = 20  # pictures of each kind that a classifier needs at least
 class Row:
     """One way to make the pictures: from which inputs, and with what taken away from MoGLE.
 
-    `few`: the row shows an effect, for which fewer samples do. `style`: of which set of portraits.
+    `few`: the row shows an effect, for which fewer samples do. `style`: of which set of portraits. `adapter`: another
+    one than the pipeline's, an ablation.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Row:
     without: str | None = None  # "locals" or "places"
     few: bool = True
     style: str = "portraits"
+    adapter: Path | None = None
 
 
 ROWS: dict[str, Row] = {
@@ -186,6 +188,7 @@ def evaluate(
     judged: Mapping[str, Any] | None = None,
     embedder: TextEmbedder | None = None,
     paper: PaperNetworks | None = None,
+    ablations: Mapping[str, Row] | None = None,
 ) -> dict[str, Any]:
     """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
@@ -194,6 +197,7 @@ def evaluate(
         few: samples of the rows that show an effect; the others take all.
         judged: what config.json says about the judges, for the report.
         paper: the paper's networks, for its own six numbers besides.
+        ablations: more rows, by name, each with its own adapter. They run last, and leave the pipeline with the last.
 
     Returns:
         What results.json holds.
@@ -201,10 +205,12 @@ def evaluate(
     Raises:
         MogleError: an unknown row, a row whose set is not given, too few samples, pictures of another model in ``out``.
     """
-    unknown = [name for name in rows if name not in ROWS]
+    known = {**ROWS, **(ablations or {})}
+    unknown = [name for name in rows if name not in known]
     if unknown or not rows:
-        raise MogleError(f"rows {', '.join(unknown) or 'none'}: expected some of {', '.join(ROWS)}")
-    if absent := [name for name in rows if ROWS[name].style not in sets]:
+        raise MogleError(f"rows {', '.join(unknown) or 'none'}: expected some of {', '.join(known)}")
+    rows = sorted(rows, key=lambda name: known[name].adapter is not None)
+    if absent := [name for name in rows if known[name].style not in sets]:
         raise MogleError(f"rows {', '.join(absent)}: their set of portraits is not there; expected rows of {[*sets]}")
     if len(sets["portraits"].samples) < 2 and "swapped" in rows:
         raise MogleError("captions can only be swapped between at least two samples; use --n 2 or more")
@@ -226,7 +232,7 @@ def evaluate(
     }
     columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
     for name in rows:
-        start, row = time.monotonic(), ROWS[name]
+        start, row = time.monotonic(), known[name]
         samples = sets[row.style].samples
         if row.few:
             samples = samples.first(few)
@@ -235,9 +241,11 @@ def evaluate(
         elif name == "reconstruction":
             made = reconstruct(pipe.vae, samples.images)
         else:
-            made = sample(
-                pipe, _recipes(row, samples, settings), samples.ids, out / name, settings, row.without, row.title
-            )
+            how = settings
+            if row.adapter is not None:
+                pipe.load_mogle(row.adapter)
+                how = replace(settings, origin={**(settings.origin or {}), "adapter_sha256": fingerprint(row.adapter)})
+            made = sample(pipe, _recipes(row, samples, how), samples.ids, out / name, how, row.without, row.title)
         numbers, measured = measure(
             row, made, samples, judges, features[row.style], real=name in _TRUE, embedder=embedder
         )

@@ -167,7 +167,10 @@ def warm_start(pipe: FaceMoGLEPipeline, samples: EncodedSet, settings: TrainSett
         raise MogleError("the pipeline has no MoGLE; call prepare_adapter before")
     device = pipe._execution_device
     mogle.to(device).train()
-    optimizer = torch.optim.AdamW([p for p in mogle.parameters() if p.requires_grad], lr=3e-3)
+    parameters = [p for p in mogle.parameters() if p.requires_grad]
+    if not parameters:  # neither experts nor gate: the tokens go in as they are
+        return 0.0
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.warm_start))
     batch, loss = 4 * settings.batch, torch.zeros(())
     with torch.enable_grad():
