@@ -89,6 +89,7 @@ def test_kid_takes_a_copied_picture_for_more_agreement_than_there_is() -> None:
     assert kid(real, real).value < 0  # each picture meets itself across the sets, and not within them
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save")
 def test_fid_and_kid_match_torchmetrics() -> None:
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
