@@ -253,7 +253,8 @@ def _name_points(ax: Any, points: Mapping[int, tuple[float, float]], marks: Sequ
 
         place = next(filter(free, places), places[0])
         taken.append(box(place))  # type: ignore[arg-type]
-        ax.annotate(name, point, xytext=place, textcoords="offset points", fontsize=9)
+        far = {"arrowstyle": "-", "color": _GRAY, "linewidth": 0.7, "shrinkB": 5} if abs(place[1] + 4) > 12 else None
+        ax.annotate(name, point, xytext=place, textcoords="offset points", fontsize=9, arrowprops=far)
 
 
 def lines(
