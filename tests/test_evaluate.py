@@ -206,12 +206,13 @@ def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
     rows = {"ablation-a": Row("without much", adapter=tmp_path / "a")}
-    names, out = ["ablation-a", "text+mask"], tmp_path / "out"
+    names, out = ["ablation-a", "mask", "text+mask"], tmp_path / "out"
     results = evaluate(
         pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1)
     )
-    assert list(results["rows"]) == ["text+mask", "ablation-a"] and loaded == [tmp_path / "a"]
-    assert results["against"]["ablation-a"]["n"] == 2 and results["rows"]["ablation-a"]["title"] == "without much"
+    assert list(results["rows"]) == ["mask", "text+mask", "ablation-a"] and loaded == [tmp_path / "a"]
+    assert results["against"]["ablation-a"]["n"] == results["against"]["mask"]["n"] == 2
+    assert results["rows"]["ablation-a"]["title"] == "without much"
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"others")
     with pytest.raises(MogleError, match="made with another adapter_sha256"):
         evaluate(pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1))

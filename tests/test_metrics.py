@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from mogle.errors import MogleError
 from mogle.metrics import features as feature_module
-from mogle.metrics.attributes import balanced_accuracy, encode_attributes, judgeable, score_attributes
+from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
 from mogle.metrics.cmmd import cmmd
 from mogle.metrics.features import FeatureMoments
 from mogle.metrics.fid import extrapolated_fid, fid, fid_by_size, frechet_distance
@@ -180,7 +180,7 @@ def test_confusion_matrix_refuses_what_does_not_fit() -> None:
 
 def test_balanced_accuracy_counts_values_equally_and_skips_the_unknown() -> None:
     true, read = np.array([0, 0, 0, 1, -1]), np.array([0, 0, 1, 1, 1])
-    assert balanced_accuracy(true, read) == pytest.approx((2 / 3 + 1) / 2)
+    assert score_attributes({"hat": true}, {"hat": read})["hat"]["balanced"] == pytest.approx((2 / 3 + 1) / 2)
     values = {"hat": ("no", "yes"), "hat_color": ("red", "blue")}
     encoded = encode_attributes([{"hat": "no", "hat_color": None}, {"hat": "yes", "hat_color": "blue"}, {}], values)
     assert encoded["hat"].tolist() == [0, 1, -1] and encoded["hat_color"].tolist() == [-1, 1, -1]

@@ -22,13 +22,6 @@ def encode_attributes(
     }
 
 
-def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean over the occurring true values of the share read rightly; entries with true < 0 are left out."""
-    known = true >= 0
-    recalls = [(predicted[known & (true == value)] == value).mean() for value in np.unique(true[known])]
-    return float(np.mean(recalls)) if recalls else float("nan")
-
-
 def recall_counts(true: np.ndarray, predicted: np.ndarray, values: int) -> np.ndarray:
     """(N,) indices twice -> (N, values, 2): is this picture's true value this one, and was it then read rightly?"""
     told = true[:, None] == np.arange(values)
@@ -44,7 +37,10 @@ def mean_balanced(counts: Sequence[np.ndarray]) -> float:
 def score_attributes(
     true: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """{name: {n, accuracy, balanced, low, high}} of every attribute that occurs; low and high belong to balanced."""
+    """{name: {n, accuracy, balanced, low, high}} of every attribute that occurs; low and high belong to balanced.
+
+    balanced is the mean over the occurring true values of the share read rightly; entries with true < 0 are left out.
+    """
     table = {}
     for name, expected in true.items():
         known = expected >= 0

@@ -16,6 +16,7 @@ import numpy as np
 from mogle.errors import MogleError
 from mogle.metrics.intervals import Estimate, bootstrap, mean_estimate
 from mogle.metrics.masks import mean_iou, pixel_accuracy
+from mogle.metrics.report import measured, signed, table_of
 
 
 @dataclass(frozen=True)
@@ -101,26 +102,11 @@ def compare(first: str | Path, second: str | Path) -> str:
     names = [name for name in results[0] if name in results[1]]
     if not names:
         raise MogleError(f"{folders[0]} and {folders[1]} have no row in common; expected at least one")
-    lines = [
-        "| row | n in both | pixel accuracy, difference | mIoU, difference | KID x 1000, first | second |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    lines = []
     for name in names:
         found = against(load_measured(folders[0], name), load_measured(folders[1], name))
-        kids = [_kid(rows[name]) for rows in results]
-        title = results[0][name]["title"]
-        lines.append(
-            f"| {title} | {found['n']} | {_signed(found['pixel_accuracy'])} | {_signed(found['mean_iou'])} "
-            f"| {kids[0]} | {kids[1]} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _signed(numbers: list[float | None]) -> str:
-    value, low, high = numbers
-    return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
-
-
-def _kid(row: dict[str, Any]) -> str:
-    ends = row["intervals"].get("kid")
-    return "–" if ends is None else f"{1000 * row['kid']:.1f} [{1000 * ends[0]:.1f}, {1000 * ends[1]:.1f}]"
+        kids = [measured(rows[name], "kid", rows[name].get("kid"), 1, 1000) for rows in results]
+        differences = [signed(found[key]) for key in ("pixel_accuracy", "mean_iou")]
+        lines.append([results[0][name]["title"], str(found["n"]), *differences, *kids])
+    head = ["second less first", "n in both", "pixel accuracy", "mIoU", "KID x 1000, first", "second"]
+    return table_of(head, lines) + "\n"

@@ -23,7 +23,7 @@ from mogle.metrics.attributes import (
     recall_counts,
     score_attributes,
 )
-from mogle.metrics.compare import Measured, against, load_measured, save_measured
+from mogle.metrics.compare import Measured, against, save_measured
 from mogle.metrics.detection import detection_auc
 from mogle.metrics.diversity import diversity
 from mogle.metrics.intervals import bootstrap, ends, mean_estimate
@@ -217,19 +217,9 @@ def evaluate(
     settings, out = settings or Settings(), Path(out)
     features = {style: _features(judges, one.reference) for style, one in sets.items()}
     main = sets["portraits"].samples
-    results: dict[str, Any] = {
-        "title": "Text and mask to face",
-        "source": main.source,
-        "origin": dict(settings.origin or {}),
-        "judges": dict(judged or {}),
-        "labels": list(LABELS),
-        "attributes": list(ATTRIBUTES),
-        "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
-        "notes": _notes(main, len(sets["portraits"].reference), settings, judged),
-        "warnings": warnings_about(sets["portraits"]) + ([] if paper is None else [*paper.missing.values()]),
-        "rows": {},
-        "against": {},
-    }
+    results = _no_rows(sets["portraits"], settings, judged)
+    results["warnings"] += [] if paper is None else [*paper.missing.values()]
+    kept: dict[str, Measured] = {}
     columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
     for name in rows:
         start, row = time.monotonic(), known[name]
@@ -274,16 +264,31 @@ def evaluate(
         elif row.style != "portraits":
             shown = {"given mask": colorize(samples.masks[:GALLERY]), "real portrait": samples.images[:GALLERY]}
             gallery({**shown, "made": made[:GALLERY]}).save(out / f"{name}.png")
-        if (
-            "text+mask" in results["rows"]
-            and row.mask
-            and row.style == "portraits"
-            and name not in (*_TRUE, "text+mask")
-        ):
-            results["against"][name] = against(load_measured(out, "text+mask"), measured)
+        if row.mask and row.style == "portraits" and name not in _TRUE:
+            kept[name] = measured
+            if "text+mask" in kept:  # whichever of the rows came first
+                new = [key for key in kept if key not in (*results["against"], "text+mask")]
+                results["against"] |= {key: against(kept["text+mask"], kept[key]) for key in new}
         gallery(columns).save(out / "gallery.png")
         write_report(out, results)
     return results
+
+
+def _no_rows(test: SampleSet, settings: Settings | None, judged: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What results.json holds before anything is measured."""
+    return {
+        "title": "Text and mask to face",
+        "source": test.samples.source,
+        "origin": dict((settings and settings.origin) or {}),
+        "judges": dict(judged or {}),
+        "labels": list(LABELS),
+        "attributes": list(ATTRIBUTES),
+        "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
+        "notes": _notes(test.samples, len(test.reference), settings, judged),
+        "warnings": warnings_about(test),
+        "rows": {},
+        "against": {},
+    }
 
 
 def _features(judges: Judges, pictures: np.ndarray) -> np.ndarray:
@@ -409,18 +414,10 @@ def judge_pictures(
         raise MogleError(f"{folder}: found one picture, expected at least two: distances are between sets")
     row = Row(f"pictures in {Path(folder).name}")
     numbers, measured = measure(row, made, samples, judges, _features(judges, test.reference), embedder=embedder)
-    results = {
-        "title": "Text and mask to face",
-        "source": f"{samples.source}; {len(samples)} pictures",
-        "origin": {},
-        "judges": dict(judged or {}),
-        "labels": list(LABELS),
-        "attributes": list(ATTRIBUTES),
-        "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
-        "notes": _notes(samples, len(test.reference), None, judged),
-        "warnings": found + warnings_about(SampleSet(samples, test.reference)),
-        "rows": {"pictures": numbers},
-    }
+    results = _no_rows(SampleSet(samples, test.reference), None, judged)
+    results["source"] += f"; {len(samples)} pictures"
+    results["warnings"] = found + results["warnings"]
+    results["rows"]["pictures"] = numbers
     columns = {"given mask": colorize(samples.masks), "real portrait": samples.images, "made": made}
     columns["parsed back"] = colorize(judges.parser.parse(made[:GALLERY]))
     out.mkdir(parents=True, exist_ok=True)

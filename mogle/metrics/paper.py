@@ -17,7 +17,6 @@ from mogle.metrics.cmmd import cmmd, cmmd_estimate
 from mogle.metrics.fid import fid, fid_estimate
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kid import kid, kid_subsets
-from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward
 from mogle.metrics.structure import self_similarity, structure_as_reported
 
 COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
@@ -41,6 +40,8 @@ class PaperNetworks:
     """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
 
     def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward
+
         chosen = builders or {
             "inception": Inception,
             "clip-cmmd": ClipPictures,
@@ -50,6 +51,7 @@ class PaperNetworks:
         }
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
+        self._seen: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
         for name, build in chosen.items():
             try:
                 self.networks[name] = build(device=device)
@@ -57,6 +59,13 @@ class PaperNetworks:
                 self.missing[name] = str(error)
         if not self.networks:
             raise MogleError("none of the paper's networks can be had:\n  " + "\n  ".join(self.missing.values()))
+
+    def _reference(self, name: str, pictures: np.ndarray) -> np.ndarray:
+        """Features of real pictures, which stay the same from row to row: computed once for one array."""
+        key = name, id(pictures)
+        if key not in self._seen:  # the pictures are kept with them, so that no other array gets their id
+            self._seen[key] = pictures, self.networks[name].features(pictures)
+        return self._seen[key][1]
 
     def measure(
         self, made: np.ndarray, sentences: Sequence[str], own: np.ndarray, reference: np.ndarray
@@ -70,7 +79,7 @@ class PaperNetworks:
         """
         found: dict[str, dict[str, Any]] = {}
         if inception := self.networks.get("inception"):
-            real, fake = inception.features(reference), inception.features(made)
+            real, fake = self._reference("inception", reference), inception.features(made)
             size = min(1000, len(real), len(fake))
             enough = min(len(real), len(fake)) >= 20
             # the interval is that of endless sets, so the biased number itself may lie above it
@@ -79,7 +88,7 @@ class PaperNetworks:
             scaled = Estimate(*(1000 * part for part in kid(real, fake)))
             found["KID x 1000"] = _cell(scaled, subsets=1000 * float(kid_subsets(real, fake, size=size).mean()))
         if clip := self.networks.get("clip-cmmd"):
-            real, fake = clip.features(reference), clip.features(made)
+            real, fake = self._reference("clip-cmmd", reference), clip.features(made)
             found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
         if dino := self.networks.get("dino"):
             pairs = zip(dino.keys(own), dino.keys(made), strict=True)

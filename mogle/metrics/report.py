@@ -17,7 +17,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def signed(numbers: Sequence[float | None]) -> str:
+    """A difference with its interval, [value, low, high]: -0.044 [-0.052, -0.036]."""
+    value, low, high = numbers
+    return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+
+
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column stands left, the others right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -58,10 +65,6 @@ def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def difference_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines: what each row loses or gains against text + mask on the same samples."""
-
-    def signed(numbers: Sequence[float | None]) -> str:
-        value, low, high = numbers
-        return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
 
     head = ["less text + mask", "n", "pixel accuracy, mean over pictures", "mIoU"]
     found: Mapping[str, Mapping[str, Any]] = results.get("against", {})
@@ -114,7 +117,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for title, table in TABLES:
         head, lines = table(results)
         if lines:
-            parts += [f"### {title}"] * bool(title) + [_table(head, lines)]
+            parts += [f"### {title}"] * bool(title) + [table_of(head, lines)]
     notes = "\n".join(f"- {note}" for note in results["notes"])
     return "\n\n".join([*parts, "### Conditions", notes, ""])
 

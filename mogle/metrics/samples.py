@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,9 +33,18 @@ class Samples:
         """The first `count` of them."""
         if count >= len(self):
             return self
-        parts = (self.ids, self.images, self.masks, self.captions, self.attributes)
-        ids, images, masks, captions, attributes = (part[:count] for part in parts)
-        return Samples(ids, images, masks, captions, attributes, f"{self.source}, the first {count}")  # type: ignore[arg-type]
+        return replace(self.take(range(count)), source=f"{self.source}, the first {count}")
+
+    def take(self, rows: Sequence[int]) -> Samples:
+        """Those with these numbers, in this order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in rows),
+            images=self.images[list(rows)],
+            masks=self.masks[list(rows)],
+            captions=tuple(self.captions[i] for i in rows),
+            attributes=tuple(self.attributes[i] for i in rows),
+        )
 
     def seed(self, index: int) -> int:
         """The noise of a sample is fixed by its number, so every row starts from the same."""
@@ -145,12 +154,4 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, np.ndarr
         warnings.append(f"{folder.name} mixes {' and '.join(sorted(kinds))}: JPEG's traces show in every distance")
     if resized:
         warnings.append(f"{resized} pictures were not {width} x {height} px and were resized: that shows in distances")
-    some = replace(
-        samples,
-        ids=tuple(samples.ids[i] for i in kept),
-        images=samples.images[kept],
-        masks=samples.masks[kept],
-        captions=tuple(samples.captions[i] for i in kept),
-        attributes=tuple(samples.attributes[i] for i in kept),
-    )
-    return some, np.stack(pictures), warnings
+    return samples.take(kept), np.stack(pictures), warnings
