@@ -37,11 +37,11 @@ def network(dtype: torch.dtype, device: str) -> Any:
     return model.to(device, dtype).eval().requires_grad_(False)
 
 
-def positions(rows: int, device: str) -> torch.Tensor:
-    """(rows * SIDE, 3)."""
-    ids = torch.zeros(rows, SIDE, 3, device=device)
+def positions(rows: int, device: str, columns: int = SIDE) -> torch.Tensor:
+    """(rows * columns, 3)."""
+    ids = torch.zeros(rows, columns, 3, device=device)
     ids[..., 1] += torch.arange(rows, device=device)[:, None]
-    ids[..., 2] += torch.arange(SIDE, device=device)
+    ids[..., 2] += torch.arange(columns, device=device)
     return ids.flatten(0, 1)
 
 

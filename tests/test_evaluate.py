@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
 from mogle.metrics.compare import against, compare, load_measured
 from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_masks, judge_pictures, psnr
+from mogle.metrics.orderings import OPEN, OTHER, SAME, ordering_table, verdict
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.sampling import Settings, reconstruct
 from mogle.portraits import ATTRIBUTES
@@ -104,8 +106,9 @@ def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
     assert rows["real"]["attributes"]["gender"].items() >= {"n": 4, "accuracy": 0.5, "balanced": 0.5}.items()
     assert all(row["intervals"]["kid"][0] <= row["kid"] <= row["intervals"]["kid"][1] for row in rows.values())
     assert rows["text+mask"]["diversity"] == 0  # the painter gives a mask the same picture at every seed
-    assert results["against"]["mask"] == {"n": 3, "pixel_accuracy": [0, 0, 0], "mean_iou": [0, 0, 0]}
-    assert set(results["against"]) == {"mask", "swapped", "no-local", "scalar-gate"}
+    nothing = {"pixel_accuracy": [0, 0, 0], "mean_iou": [0, 0, 0]}
+    assert results["against"]["mask"] == {"base": "text+mask", "n": 3, **nothing}
+    assert set(results["against"]) == {"text", "mask", "swapped", "no-local", "scalar-gate"}
     assert any("only 4 samples" in warning for warning in results["warnings"])
 
     calls = {kind: [c for c in pipe.calls if c["gate"] == kind] for kind in ("dynamic", "scalar")}
@@ -206,16 +209,37 @@ def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
     rows = {"ablation-a": Row("without much", adapter=tmp_path / "a")}
-    names, out = ["ablation-a", "mask", "text+mask"], tmp_path / "out"
+    rows["ablation-full"] = Row("the whole", adapter=tmp_path / "a")
+    names, out = ["ablation-a", "ablation-full", "mask", "text+mask"], tmp_path / "out"
     results = evaluate(
         pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1)
     )
-    assert list(results["rows"]) == ["mask", "text+mask", "ablation-a"] and loaded == [tmp_path / "a"]
+    assert list(results["rows"]) == ["mask", "text+mask", "ablation-a", "ablation-full"] and len(loaded) == 2
     assert results["against"]["ablation-a"]["n"] == results["against"]["mask"]["n"] == 2
+    bases = {name: one["base"] for name, one in results["against"].items()}
+    assert bases == {"mask": "text+mask", "ablation-full": "text+mask", "ablation-a": "ablation-full"}
     assert results["rows"]["ablation-a"]["title"] == "without much"
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"others")
     with pytest.raises(MogleError, match="made with another adapter_sha256"):
         evaluate(pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1))
+
+
+def test_orderings_are_decided_by_intervals() -> None:
+    """Less structure distance and KID, more text: what the paper found, ours with it, against it, and undecided."""
+
+    def row(pixels: float, kid: float, text: float, wide: float) -> dict[str, Any]:
+        ends = {"pixel_accuracy": [pixels - wide, pixels + wide], "kid": [kid - wide, kid + wide]}
+        numbers = {"mask": {"pixel_accuracy": pixels}, "kid": kid, "text": text}
+        return {"title": "t", **numbers, "intervals": {**ends, "text": [text - wide, text + wide]}}
+
+    rows = {"text+mask": row(0.9, 0.4, 20.0, 0.01), "mask": row(0.8, 0.3, 10.0, 0.01), "text": row(0.7, 0.2, 15.0, 9.0)}
+    against = {"mask": {"base": "text+mask", "pixel_accuracy": [-0.1, -0.3, 0.1]}}
+    head, lines = ordering_table({"rows": rows, "against": against})
+    assert [line[1] for line in lines] == ["mask", "KID x 1000", "text"] * 2 and len(head) == 5
+    # mask only: 2.57 against 2.44, 8.29 against 10.87, 24.53 against 26.32; text only: 4.94, 21.85, 26.91
+    assert [line[4] for line in lines] == [OPEN, SAME, SAME, OPEN, OPEN, OPEN]
+    assert lines[0][3] == "-0.100 [-0.300, +0.100]" and lines[1][3] == "-100.0 [-114.1, -85.9]"
+    assert verdict(1.0, -2.0, -1.0) == OTHER and verdict(-1.0, -2.0, -1.0) == SAME and verdict(1.0, -1.0, 1.0) == OPEN
 
 
 def test_wrong_rows_are_named(tmp_path, samples) -> None:

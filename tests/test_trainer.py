@@ -31,11 +31,11 @@ from mogle.training.trainer import (
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = TrainSettings(
-    steps=6,
+    steps=20,
     save_every=2,
     batch=4,
     optimizer="adamw",
-    learning_rate=1e-2,
+    learning_rate=1e-3,
     precision="fp32",
     gradient_checkpointing=False,
 )
@@ -134,7 +134,7 @@ def test_drops_are_as_frequent_as_asked_and_the_global_mask_is_never_dropped() -
 
 
 def test_training_changes_the_adapter_alone_and_lowers_the_loss(tmp_path) -> None:
-    settings = replace(SETTINGS, steps=60, drop_local=0.0, drop_text=0.0)
+    settings = replace(SETTINGS, steps=60, learning_rate=1e-2, drop_local=0.0, drop_text=0.0)
     trainer = make_trainer(tmp_path, settings)
     network = trainer.pipe.transformer
     before = {name: p.clone() for name, p in network.state_dict().items() if "lora_" not in name}
@@ -263,6 +263,26 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(finetune, "find_spec", lambda name: None)
     with pytest.raises(MogleError, match="report_to=wandb: not installed; expected pip install wandb"):
         finetune.fine_tune(tmp_path, load_train_settings("tiny", ["count=1", "report_to=wandb"]), device="cpu")
+
+
+def test_a_quantised_base_needs_a_gpu(tmp_path) -> None:
+    from mogle.training.finetune import fine_tune
+
+    with pytest.raises(MogleError, match="quantise=nf4: a base is quantised on a GPU alone, and this is cpu"):
+        fine_tune(tmp_path, load_train_settings("tiny", ["count=1", "quantise=nf4"]), device="cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_ablation_after_the_other(tmp_path) -> None:
+    """Each by configuration alone, from the same portraits; what is there is not trained again."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "mogle.training.ablations", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    command += ["--steps", "1", "--count", "16", "--names", "scalar-gate,fast"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["scalar-gate: 1 steps", "fast: 1 steps"]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (0, ""), again.stderr[-2000:]
 
 
 def test_what_a_dry_run_counts_for_the_published_flux() -> None:

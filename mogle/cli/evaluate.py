@@ -22,6 +22,8 @@ EXAMPLE = (
     "Examples: mogle evaluate --n 50 --rows real,reconstruction,text+mask --out runs/eval; "
     'mogle evaluate --masks my-mask.png --prompt "She has blond hair." --seeds 0,1,2'
 )
+#: Ablations that are also sampled as the reference's inference does it by mistake, with all local masks black.
+EMPTIED = ("full", "only-local", "scalar-gate")
 OTHERS = 200  # at least so many other real portraits for KID, where there are
 
 
@@ -63,7 +65,8 @@ def evaluate(
 
     Run again with the same --out, it goes on where it stopped. Rows: real, reconstruction, text+mask, text, mask,
     swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens),
-    female and balanced (masks and captions of shifted sets), and ablation-NAME for each in checkpoints/ablations.
+    female and balanced (masks and captions of shifted sets), ablation-NAME for each in checkpoints/ablations, and
+    ablation-NAME-emptied for some of them.
     """
     from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
     from mogle.cli.generate import check_writable
@@ -135,7 +138,7 @@ def evaluate(
 
 
 def _ablations() -> dict[str, Row]:
-    """A row for each adapter in checkpoints/ablations."""
+    """A row for each adapter in checkpoints/ablations, and a second one for some of them."""
     from mogle.checkpoints import shipped
     from mogle.metrics.evaluate import Row
     from mogle.training.ablations import TITLES
@@ -144,7 +147,12 @@ def _ablations() -> dict[str, Row]:
         folders = {path.name: path for path in sorted(shipped("ablations").iterdir()) if path.is_dir()}
     except MogleError:  # none are shipped
         return {}
-    return {f"ablation-{name}": Row(TITLES[name], adapter=folders[name]) for name in TITLES if name in folders}
+    rows = {f"ablation-{name}": Row(TITLES[name], adapter=folders[name]) for name in TITLES if name in folders}
+    for name in EMPTIED:
+        if name in folders:
+            title = f"{TITLES[name]}, local masks emptied"
+            rows[f"ablation-{name}-emptied"] = Row(title, adapter=folders[name], without="locals")
+    return rows
 
 
 def _say(out: Path) -> None:

@@ -264,14 +264,21 @@ def evaluate(
         elif row.style != "portraits":
             shown = {"given mask": colorize(samples.masks[:GALLERY]), "real portrait": samples.images[:GALLERY]}
             gallery({**shown, "made": made[:GALLERY]}).save(out / f"{name}.png")
-        if row.mask and row.style == "portraits" and name not in _TRUE:
+        if row.style == "portraits" and name not in _TRUE:
             kept[name] = measured
-            if "text+mask" in kept:  # whichever of the rows came first
-                new = [key for key in kept if key not in (*results["against"], "text+mask")]
-                results["against"] |= {key: against(kept["text+mask"], kept[key]) for key in new}
+            for key in kept:  # whichever of two rows came first
+                base = _base_of(key, kept)
+                if base in kept and key != base and results["against"].get(key, {}).get("base") != base:
+                    results["against"][key] = {"base": base, **against(kept[base], kept[key])}
         gallery(columns).save(out / "gallery.png")
         write_report(out, results)
     return results
+
+
+def _base_of(name: str, kept: Mapping[str, Measured]) -> str:
+    """What a row is held against: an ablation against the whole method with its budget, if that is there."""
+    full = "ablation-full"
+    return full if name.startswith("ablation-") and full in kept and name != full else "text+mask"
 
 
 def _no_rows(test: SampleSet, settings: Settings | None, judged: Mapping[str, Any] | None) -> dict[str, Any]:

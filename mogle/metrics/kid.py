@@ -14,7 +14,10 @@ from mogle.metrics.mmd import discrepancy
 
 
 def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left @ right.T / left.shape[1] + 1) ** 3
+    base = left @ right.T
+    base /= left.shape[1]
+    base += 1
+    return base * base * base  # many times faster than ** 3
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> Estimate:

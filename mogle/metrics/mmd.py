@@ -37,8 +37,9 @@ class KernelTable:
 
     @property
     def variance(self) -> float:
-        """Of a table of one set with itself: E|phi(x) - mu|^2."""
-        return max(0.0, self.diagonal / len(self.rows) - self.mean)
+        """Of a table of one set with itself: E|phi(x) - mu|^2; what is rounding alone counts as none."""
+        own = self.diagonal / len(self.rows)
+        return own - self.mean if own - self.mean > 1e-12 * abs(own) else 0.0
 
     @property
     def interaction(self) -> float:
@@ -58,15 +59,20 @@ def _sums(left: np.ndarray, right: np.ndarray, kernel: Kernel, same: bool = Fals
     squares = diagonal = 0.0
     i = 0
     for a in blocks(left):
-        j = 0
-        for b in blocks(right):
+        j = i if same else 0  # a table of a set with itself is symmetric: half of it tells all
+        for b in blocks(right[j:]):
             part = kernel(a, b)
+            mirrored = same and j > i
             if same and i == j:
                 diagonal += float(np.trace(part))
                 np.fill_diagonal(part, 0)
-            rows[i : i + len(a)] += part.sum(axis=1)
-            columns[j : j + len(b)] += part.sum(axis=0)
-            squares += float(np.square(part).sum())
+            over_columns, over_rows = part.sum(axis=1), part.sum(axis=0)
+            rows[i : i + len(a)] += over_columns
+            columns[j : j + len(b)] += over_rows
+            if mirrored:
+                rows[j : j + len(b)] += over_rows
+                columns[i : i + len(a)] += over_columns
+            squares += (1 + mirrored) * float(np.vdot(part, part))
             j += len(b)
         i += len(a)
     return KernelTable(rows, columns, squares, diagonal, same)
@@ -99,7 +105,7 @@ def discrepancy(real: np.ndarray, fake: np.ndarray, kernel: Kernel) -> Estimate:
         # the spread of each picture's pull, less what comes from not knowing both means exactly
         linear += 4 * (float(np.var(pull, ddof=1)) - table.interaction / max(1, k - 1) - crossed / others) / k
         # what a discrepancy of 1 in no special direction would add
-        typical += 4 * table.interaction / max(table.variance, 1e-300) / k
+        typical += 4 * table.interaction / table.variance / k if table.variance else 0.0
     noise = float(np.sqrt(pairs))
     # variance per unit of discrepancy: as found, or as typical where the discrepancy drowns in noise
     slope = (max(linear, 0.0) + noise * typical) / (max(value, 0.0) + noise) if noise else 0.0

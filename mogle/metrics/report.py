@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mogle.metrics.orderings import ordering_table
 from mogle.metrics.paper import paper_table
 
 
@@ -64,12 +65,12 @@ def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: what each row loses or gains against text + mask on the same samples."""
-
-    head = ["less text + mask", "n", "pixel accuracy, mean over pictures", "mIoU"]
-    found: Mapping[str, Mapping[str, Any]] = results.get("against", {})
+    """Head and lines: what each row loses or gains against another one on the same samples."""
+    head = ["row", "less", "n", "pixel accuracy, mean over pictures", "mIoU"]
+    found: Mapping[str, Mapping[str, Any]] = results["against"]
+    titles = {name: row["title"] for name, row in results["rows"].items()}
     return head, [
-        [results["rows"][name]["title"], str(one["n"]), signed(one["pixel_accuracy"]), signed(one["mean_iou"])]
+        [titles[name], titles[one["base"]], str(one["n"]), signed(one["pixel_accuracy"]), signed(one["mean_iou"])]
         for name, one in found.items()
     ]
 
@@ -105,6 +106,7 @@ TABLES = (
     ("", main_table),
     ("By the paper's networks", paper_table),
     ("What each part is worth", difference_table),
+    ("The paper's orderings", ordering_table),
     ("Balanced accuracy by attribute (number judged; * hidden in the mask)", attribute_table),
     ("IoU by class", class_table),
 )

@@ -51,7 +51,7 @@ def train_ablations(
     """
     from mogle.checkpoints import base_folder
     from mogle.portraits import full_caption, paint_many
-    from mogle.training.finetune import PaintedSource, base_size, train_on
+    from mogle.training.finetune import PaintedSource, base_size, leave, train_on
     from mogle.training.settings import load_train_settings
 
     if unknown := [name for name in names if name not in ABLATIONS]:
@@ -61,10 +61,10 @@ def train_ablations(
     images, masks, attributes, captions = paint_many(range(first_seed, first_seed + count), size=side)
     texts = [[*group, full_caption(known)] for group, known in zip(captions, attributes, strict=True)]
     source = PaintedSource(images, masks, texts, first_seed)
-    for name in names:
+    # asked before the first of them: no process sees what another has just finished
+    todo = [name for name in names if not Path(out, name, "mogle.safetensors").exists()]
+    for name in todo:
         folder = Path(out, name)
-        if (folder / "mogle.safetensors").exists():
-            continue
         settings = load_train_settings("tiny", [*overrides, *ABLATIONS[name]])
         work = folder.with_name(f"{name}.part")
         facts = train_on(source, work, settings, base, "cpu", cache)
@@ -74,6 +74,7 @@ def train_ablations(
                 shutil.copy(file, folder / file.name)
             shutil.rmtree(work)
             print(f"{name}: {facts['steps']} steps, loss {facts['loss']:.4f}, {facts['minutes']} min", flush=True)
+    leave()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

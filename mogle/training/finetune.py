@@ -94,8 +94,18 @@ def fine_tune(
     base, adapter = base_folder(settings.base), None if start is None else adapter_folder(start)
     size = base_size(base, settings)
     source, skipped = open_source(settings, size, skip_bad)
-    facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
+    try:
+        facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
+    finally:
+        leave()
     return {**facts, "skipped": skipped}
+
+
+def leave() -> None:
+    """Parts from the other processes, after the last training of this one."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bool = False) -> str:
@@ -133,7 +143,7 @@ def train_on(
     *,
     adapter: Path | None = None,
 ) -> dict[str, Any]:
-    """Encodes the samples of a source and trains on them; see `fine_tune`."""
+    """Encodes the samples of a source and trains on them; see `fine_tune`. Several may follow each other."""
     from accelerate import Accelerator
 
     from mogle.checkpoints import load_pipeline, pick_device
@@ -141,6 +151,8 @@ def train_on(
 
     device = pick_device(device)
     settings = fitting(settings, device)
+    if settings.quantise != "none" and not device.startswith("cuda"):
+        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
     if find_spec(settings.report_to) is None:  # Accelerate would leave it out without a word
         raise MogleError(f"report_to={settings.report_to}: not installed; expected pip install {settings.report_to}")
     accelerator = Accelerator(
@@ -164,7 +176,8 @@ def train_on(
         return {**trainer.fit(), "samples": len(samples.ids)}
     finally:
         watcher.close()
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def base_size(base: Path | str, settings: TrainSettings) -> tuple[int, int]:
