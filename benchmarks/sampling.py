@@ -59,6 +59,26 @@ def seconds(function: Callable[[], Any], repeats: int, device: str) -> float:
     return statistics.median(times[1:])
 
 
+#: Parts of a step by the names of torch's operators.
+PARTS = {"matrix products": ("addmm", "::mm", "bmm", "linear"), "attention": ("scaled_dot_product", "_flash_attention")}
+
+
+def where_time_goes(function: Callable[[], Any], device: str) -> dict[str, float]:
+    """Shares of one call: matrix products, attention, and all else (norms, activations, copies)."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device.startswith("cuda")
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as run:
+        function()
+    times = {e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in run.key_averages()}
+    whole = sum(times.values())
+    shares = {
+        part: sum(value for key, value in times.items() if any(name in key for name in names)) / whole
+        for part, names in PARTS.items()
+    }
+    return {**shares, "all else": 1 - sum(shares.values())}
+
+
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,18 +114,22 @@ def main() -> None:
             model, latents, fusion, text, pooled, t, guidance, image_ids, text_ids, attention=attention, cache=cache
         )
 
+    ways = {
+        f"plain forward, {TEXT + 2 * count} tokens": plain(2 * SIDE),
+        f"plain forward, {TEXT + count} tokens": plain(SIDE),
+        "a step with a mask, exact": ours("union", "dynamic"),
+        "a step with a mask, fast": ours("independent", "places"),
+    }
     with torch.inference_mode():
-        rows = [
-            (f"plain forward, {TEXT + 2 * count} tokens", seconds(plain(2 * SIDE), options.repeats, device)),
-            (f"plain forward, {TEXT + count} tokens", seconds(plain(SIDE), options.repeats, device)),
-            ("a step with a mask, exact", seconds(ours("union", "dynamic"), options.repeats, device)),
-            ("a step with a mask, fast", seconds(ours("independent", "places"), options.repeats, device)),
-        ]
+        rows = [(name, seconds(way, options.repeats, device)) for name, way in ways.items()]
+        shares = {name: where_time_goes(way, device) for name, way in ways.items()}
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, {options.dtype}, {where}")
-    print("| what | seconds | of the plain forward |\n| --- | ---: | ---: |")
+    parts = [*PARTS, "all else"]
+    print(f"| what | seconds | of the plain forward | {' | '.join(parts)} |\n| --- |{' ---: |' * (2 + len(parts))}")
     for name, value in rows:
-        print(f"| {name} | {value:.3f} | {value / rows[0][1]:.2f} |")
+        spread = " | ".join(f"{shares[name][part]:.0%}" for part in parts)
+        print(f"| {name} | {value:.3f} | {value / rows[0][1]:.2f} | {spread} |")
 
 
 if __name__ == "__main__":

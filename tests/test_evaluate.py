@@ -19,6 +19,7 @@ from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_masks, 
 from mogle.metrics.orderings import OPEN, OTHER, SAME, ordering_table, verdict
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.sampling import Settings, reconstruct
+from mogle.metrics.stack import Stack, taken
 from mogle.portraits import ATTRIBUTES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,7 +61,7 @@ def judges() -> SimpleNamespace:
 
     def read(images: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         answers = {name: np.full(len(images), v.index("blond") if "blond" in v else 0) for name, v in values.items()}
-        return answers, images.reshape(len(images), -1)[:, ::97] / 255.0
+        return answers, images[:].reshape(len(images), -1)[:, ::97] / 255.0
 
     def parse(images: np.ndarray) -> np.ndarray:
         return np.square(images[..., None, :].astype(int) - PALETTE).sum(-1).argmin(-1).astype(np.uint8)
@@ -78,6 +79,21 @@ def samples() -> Samples:
     facts = tuple({"gender": "woman" if i < 2 else "man", "hair_color": "blond"} for i in range(4))
     images = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     return Samples(("27000", "27001", "27002", "27003"), images, masks, captions, facts, "four squares")
+
+
+def test_a_stack_is_an_array_that_is_not_there() -> None:
+    asked: list[int] = []
+
+    def read(row: int) -> np.ndarray:
+        asked.append(row)
+        return np.full((2, 3), row, np.uint8)
+
+    rows = np.repeat(np.arange(5, dtype=np.uint8), 6).reshape(5, 2, 3)
+    stack = Stack(read, range(5), (2, 3))
+    assert stack.shape == rows.shape and len(stack) == 5 and not asked
+    assert all(np.array_equal(stack[i], rows[i]) for i in (slice(1, 4), [3, 0], np.array([2]), slice(0, 0), -1))
+    assert np.array_equal(taken(stack, [4, 1])[:], taken(rows, [4, 1])) and asked == [1, 2, 3, 3, 0, 2, 4, 4, 1]
+    assert [int(one[0, 0]) for one in stack] == [0, 1, 2, 3, 4]
 
 
 def test_derangement_moves_everything() -> None:

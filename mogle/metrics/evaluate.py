@@ -31,7 +31,8 @@ from mogle.metrics.kid import kid
 from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.report import gallery, write_report
 from mogle.metrics.samples import Samples, derangement, pictures_of
-from mogle.metrics.sampling import Settings, reconstruct, sample
+from mogle.metrics.sampling import Settings, reconstructions, sample
+from mogle.metrics.stack import Pictures, chunks
 from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, fingerprint
 
@@ -91,12 +92,12 @@ class SampleSet:
     """
 
     samples: Samples
-    reference: np.ndarray
+    reference: Pictures
 
 
-def psnr(real: np.ndarray, made: np.ndarray) -> float:
+def psnr(real: Pictures, made: Pictures) -> float:
     """Peak signal-to-noise ratio of uint8 pictures (N,H,W,3) in dB, averaged over the pictures."""
-    error = np.square(real.astype(np.float64) - made).mean((1, 2, 3))
+    error = np.array([np.square(a.astype(np.float64) - b).mean() for a, b in zip(real, made, strict=True)])
     return float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-12))))
 
 
@@ -117,7 +118,7 @@ def _expected(row: Row, real: bool, samples: Samples) -> list[Mapping[str, str |
 
 def measure(
     row: Row,
-    made: np.ndarray,
+    made: Pictures,
     samples: Samples,
     judges: Judges,
     reference: np.ndarray,
@@ -133,7 +134,9 @@ def measure(
         real: the pictures are the samples' own, so all their attributes count, not only what the caption says.
         embedder: tells how well pictures and captions match.
     """
-    matrices = confusion_matrices(samples.masks, judges.parser.parse(made))
+    matrices = np.concatenate(
+        [confusion_matrices(samples.masks[part], judges.parser.parse(made[part])) for part in chunks(len(made))]
+    )
     matrix = matrices.sum(axis=0)
     read, features = judges.reader.read(made)
     true = encode_attributes(_expected(row, real, samples), judges.reader.values)
@@ -229,7 +232,7 @@ def evaluate(
         if name == "real":
             made = samples.images
         elif name == "reconstruction":
-            made = reconstruct(pipe.vae, samples.images)
+            made = reconstructions(pipe.vae, samples.images, samples.ids, out / name)
         else:
             how = settings
             if row.adapter is not None:
@@ -298,23 +301,23 @@ def _no_rows(test: SampleSet, settings: Settings | None, judged: Mapping[str, An
     }
 
 
-def _features(judges: Judges, pictures: np.ndarray) -> np.ndarray:
+def _features(judges: Judges, pictures: Pictures) -> np.ndarray:
     return judges.reader.read(pictures)[1] if len(pictures) else np.empty((0, 1))
 
 
 def other_seeds(
-    pipe: FaceMoGLEPipeline, samples: Samples, made: np.ndarray, folder: Path, settings: Settings
+    pipe: FaceMoGLEPipeline, samples: Samples, made: Pictures, folder: Path, settings: Settings
 ) -> list[np.ndarray]:
     """Pictures (N,H,W,3) of the samples at their own seed, which are there already, and at two more."""
     stacks = [made[: len(samples)]]
     for k in range(1, SEEDS):
         recipes = _recipes(ROWS["text+mask"], samples, settings, seed_from=1_000_000 * k)
         names = [f"{name}-{k}" for name in samples.ids]
-        stacks.append(sample(pipe, recipes, names, folder, settings, title=f"seed {k}"))
+        stacks.append(sample(pipe, recipes, names, folder, settings, title=f"seed {k}")[:])
     return stacks
 
 
-def _best_and_worst(made: np.ndarray, samples: Samples, measured: Measured, judges: Judges, out: Path) -> None:
+def _best_and_worst(made: Pictures, samples: Samples, measured: Measured, judges: Judges, out: Path) -> None:
     """best.png and worst.png: the pictures that follow their masks best and worst."""
     order = np.argsort([-pixel_accuracy(matrix) for matrix in measured.matrices], kind="stable")
     for name, rows in (("best", order[:6]), ("worst", order[::-1][:6])):
@@ -425,10 +428,11 @@ def judge_pictures(
     results["source"] += f"; {len(samples)} pictures"
     results["warnings"] = found + results["warnings"]
     results["rows"]["pictures"] = numbers
-    columns = {"given mask": colorize(samples.masks), "real portrait": samples.images, "made": made}
-    columns["parsed back"] = colorize(judges.parser.parse(made[:GALLERY]))
+    first = slice(GALLERY)
+    columns = {"given mask": colorize(samples.masks[first]), "real portrait": samples.images[first]}
+    columns |= {"made": made[first], "parsed back": colorize(judges.parser.parse(made[first]))}
     out.mkdir(parents=True, exist_ok=True)
-    gallery({title: pictures[:GALLERY] for title, pictures in columns.items()}).save(out / "gallery.png")
+    gallery(columns).save(out / "gallery.png")
     save_measured(out, "pictures", measured)
     write_report(out, results)
     return results
@@ -460,7 +464,7 @@ def judge_masks(
         for name, p, seed in cases
     ]  # fmt: skip
     names = [f"{name}-{p}-{seed}" for name, p, seed in cases]
-    made = sample(pipe, recipes, names, out / "masks", settings, title="masks")
+    made = sample(pipe, recipes, names, out / "masks", settings, title="masks")[:]
     parsed = judges.parser.parse(made)
     records = []
     for (name, p, seed), labels in zip(cases, parsed, strict=True):

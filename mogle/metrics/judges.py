@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
+from mogle.metrics.stack import Pictures
 
 CLASSES = 19
 JUDGE_SIZE = 128  # pixels on a side of the pictures that the judges are trained on
@@ -104,7 +105,7 @@ class FaceParser(nn.Module):
         return self.head(x + self.refine(x))[..., :height, :width]
 
     @torch.inference_mode()
-    def parse(self, images: np.ndarray, batch: int = 32) -> np.ndarray:
+    def parse(self, images: Pictures, batch: int = 32) -> np.ndarray:
         """uint8 pictures (N,H,W,3) -> uint8 label maps (N,H,W).
 
         Pictures whose shorter side is not 128 px are seen at that size, the one of the training.
@@ -163,7 +164,7 @@ class AttributeReader(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.inference_mode()
-    def read(self, images: np.ndarray, batch: int = 64) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def read(self, images: Pictures, batch: int = 64) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """uint8 pictures (N,H,W,3) -> ({attribute: index of its value (N,)}, features float32 (N,192))."""
         device = self.mix.weight.device
         features = torch.cat(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mogle.errors import MogleError
+from mogle.metrics.stack import Pictures
 
 BATCH = 16
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -75,7 +76,7 @@ def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
     return made
 
 
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+def _batches(images: Pictures) -> Iterator[np.ndarray]:
     return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
 
@@ -97,7 +98,7 @@ class ClipPictures:
         self.model, self.device = model.eval().to(device), device
 
     @torch.inference_mode()
-    def features(self, images: np.ndarray) -> np.ndarray:
+    def features(self, images: Pictures) -> np.ndarray:
         """uint8 (N,H,W,3) -> float32 (N,d)."""
         size = self.model.config.image_size
         mean, deviation = CLIP_COLOURS
@@ -124,7 +125,7 @@ class ClipText:
         self.model, self.tokenizer, self.device = model.eval().to(device), tokenizer, device
 
     @torch.inference_mode()
-    def scores(self, images: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
         """uint8 (N,H,W,3) and N sentences -> (N,); sentences beyond CLIP's length are cut."""
         if len(images) != len(sentences):
             raise MogleError(f"{len(images)} pictures and {len(sentences)} sentences; expected as many of each")
@@ -156,7 +157,7 @@ class DinoKeys:
         self.layer = layers[layer]
 
     @torch.inference_mode()
-    def keys(self, images: np.ndarray) -> Iterator[np.ndarray]:
+    def keys(self, images: Pictures) -> Iterator[np.ndarray]:
         """uint8 (N,H,W,3) -> float32 (T,d) for one picture after the other: all of them would fill the memory."""
         caught: list[Tensor] = []
         hook = self.layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
@@ -182,7 +183,7 @@ class Inception:
         self.model, self.resize, self.device = model, resize, device
 
     @torch.inference_mode()
-    def features(self, images: np.ndarray) -> np.ndarray:
+    def features(self, images: Pictures) -> np.ndarray:
         """uint8 (N,H,W,3) -> float32 (N,2048)."""
         rows = []
         for part in _batches(images):
@@ -204,7 +205,7 @@ class Reward:
         self.model = model
 
     @torch.inference_mode()
-    def scores(self, images: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
         """uint8 (N,H,W,3) and N sentences -> (N,)."""
         from PIL import Image
 

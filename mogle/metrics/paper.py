@@ -17,6 +17,7 @@ from mogle.metrics.cmmd import cmmd, cmmd_estimate
 from mogle.metrics.fid import fid, fid_estimate
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.stack import Pictures
 from mogle.metrics.structure import self_similarity, structure_as_reported
 
 COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
@@ -51,7 +52,7 @@ class PaperNetworks:
         }
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
-        self._seen: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._seen: dict[tuple[str, int], tuple[Pictures, np.ndarray]] = {}
         for name, build in chosen.items():
             try:
                 self.networks[name] = build(device=device)
@@ -60,7 +61,7 @@ class PaperNetworks:
         if not self.networks:
             raise MogleError("none of the paper's networks can be had:\n  " + "\n  ".join(self.missing.values()))
 
-    def _reference(self, name: str, pictures: np.ndarray) -> np.ndarray:
+    def _reference(self, name: str, pictures: Pictures) -> np.ndarray:
         """Features of real pictures, which stay the same from row to row: computed once for one array."""
         key = name, id(pictures)
         if key not in self._seen:  # the pictures are kept with them, so that no other array gets their id
@@ -68,7 +69,7 @@ class PaperNetworks:
         return self._seen[key][1]
 
     def measure(
-        self, made: np.ndarray, sentences: Sequence[str], own: np.ndarray, reference: np.ndarray
+        self, made: Pictures, sentences: Sequence[str], own: Pictures, reference: Pictures
     ) -> dict[str, dict[str, Any]]:
         """{column: {value, low, high, ...}} of uint8 pictures (N,H,W,3).
 

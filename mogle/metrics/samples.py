@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mogle.errors import MogleError
+from mogle.metrics.stack import Pictures, Stack, taken
 from mogle.portraits import read_caption
 
 TEST_IDS = range(27_000, 30_000)
@@ -20,8 +21,8 @@ class Samples:
     """Test portraits: uint8 pictures (N,H,W,3) and label maps (N,H,W), first captions, and what is true of them."""
 
     ids: tuple[str, ...]
-    images: np.ndarray
-    masks: np.ndarray
+    images: Pictures
+    masks: Pictures
     captions: tuple[str, ...]
     attributes: tuple[Mapping[str, str | None], ...]
     source: str
@@ -40,8 +41,8 @@ class Samples:
         return replace(
             self,
             ids=tuple(self.ids[i] for i in rows),
-            images=self.images[list(rows)],
-            masks=self.masks[list(rows)],
+            images=taken(self.images, rows),
+            masks=taken(self.masks, rows),
             captions=tuple(self.captions[i] for i in rows),
             attributes=tuple(self.attributes[i] for i in rows),
         )
@@ -70,25 +71,31 @@ def painted_samples(count: int, size: int, first: int = TEST_IDS.start, style: s
 
 def folder_samples(
     root: str | Path, count: int, size: int, split: str | None = "test", others: int = 0
-) -> tuple[Samples, np.ndarray]:
+) -> tuple[Samples, Pictures]:
     """The first samples of a data set folder, and pictures (M,H,W,3) of up to ``others`` that follow.
 
-    Of photographs, what the first caption states counts as true.
+    Of photographs, what the first caption states counts as true. Files are read when they are needed.
     """
     from mogle.datasets import FaceDataset
 
     data = FaceDataset(root, split=split, size=size)
-    items = [data[i] for i in range(min(count, len(data)))]
-    rest = [np.asarray(data.image(i)) for i in range(len(items), min(count + others, len(data)))]
+    whole, data.ids = len(data), data.ids[: count + others]
+    data.validate()  # what is wrong with any of them is said now, not in the middle
+    rows, shape = range(min(count, whole)), (size, size)
+    said = [data.captions(i)[0] for i in rows]
+
+    def picture(index: int) -> np.ndarray:
+        return np.asarray(data.image(index))
+
     samples = Samples(
-        tuple(item.id for item in items),
-        np.stack([np.asarray(item.image) for item in items]),
-        np.stack([item.label_map for item in items]),
-        tuple(item.captions[0] for item in items),
-        tuple(item.attributes or read_caption(item.captions[0]) for item in items),
-        f"{Path(root).name}, {'first ' if count < len(data) else ''}{len(items)} samples",
+        tuple(data.ids[i] for i in rows),
+        Stack(picture, rows, (*shape, 3)),
+        Stack(data.label_map, rows, shape),
+        tuple(said),
+        tuple(data.attributes(i) or read_caption(said[i]) for i in rows),
+        f"{Path(root).name}, {'first ' if count < whole else ''}{len(rows)} samples",
     )
-    return samples, np.stack(rest) if rest else np.empty((0, size, size, 3), np.uint8)
+    return samples, Stack(picture, range(len(rows), len(data)), (*shape, 3))
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:
@@ -105,7 +112,7 @@ def _ids(ids: list[str]) -> str:
     return ", ".join(sorted(ids)[:_LISTED]) + more
 
 
-def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, np.ndarray, list[str]]:
+def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures, list[str]]:
     """Pictures in a folder, named ID.png or ID.jpg after their samples.
 
     Returns:
@@ -132,18 +139,22 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, np.ndarr
             f"{samples.ids[0]}.png"
         )
     height, width = samples.images.shape[1:3]
-    kept, pictures, broken, resized = [], [], [], 0
+    kept, names, broken, resized = [], [], [], 0
     for name in sorted(files, key=place.__getitem__):
         try:
-            picture = open_image(files[name]).convert("RGB")
+            resized += open_image(files[name]).size != (width, height)
         except (MogleError, OSError) as error:
             broken.append(f"{files[name].name}: {error}")
             continue
-        if picture.size != (width, height):
-            resized += 1
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         kept.append(place[name])
-        pictures.append(np.asarray(picture))
+        names.append(name)
+
+    def picture(index: int) -> np.ndarray:
+        image = open_image(files[names[index]]).convert("RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(image)
+
     if broken:
         raise MogleError(f"{folder}: {len(broken)} unreadable pictures\n  " + "\n  ".join(broken[:_LISTED]))
     warnings = []
@@ -154,4 +165,4 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, np.ndarr
         warnings.append(f"{folder.name} mixes {' and '.join(sorted(kinds))}: JPEG's traces show in every distance")
     if resized:
         warnings.append(f"{resized} pictures were not {width} x {height} px and were resized: that shows in distances")
-    return samples.take(kept), np.stack(pictures), warnings
+    return samples.take(kept), Stack(picture, range(len(kept)), (height, width, 3)), warnings

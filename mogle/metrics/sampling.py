@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mogle.errors import MogleError
+from mogle.metrics.stack import Pictures, Stack, chunks
 from mogle.provenance import Recipe, mask_hash, read_picture, save_picture
 
 if TYPE_CHECKING:
@@ -33,30 +34,39 @@ class Settings:
 def sample(
     pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], names: Sequence[str], folder: Path, settings: Settings,
     without: str | None = None, title: str = "",
-) -> np.ndarray:  # fmt: skip
-    """Pictures (N,H,W,3) of the recipes as ``folder/NAME.png``; what is there already is read, not made again."""
+) -> Stack:  # fmt: skip
+    """Pictures (N,H,W,3) of the recipes as ``folder/NAME.png``; what is there already is not made again."""
     from tqdm.auto import tqdm
 
     origin = {**(settings.origin or {}), **({"without": without} if without else {})}
-    made: dict[int, np.ndarray] = {}
-    for i, (recipe, name) in enumerate(zip(recipes, names, strict=True)):
-        if (folder / f"{name}.png").exists():
-            made[i] = _reuse(folder / f"{name}.png", recipe, origin)
-    todo = [i for i in range(len(recipes)) if i not in made]
+    files = [folder / f"{name}.png" for name in names]
+    todo = [i for i, path in enumerate(files) if not path.exists()]
+    for recipe, path in zip(recipes, files, strict=True):
+        if path.exists():
+            _check_made(path, recipe, origin)
     pipe.set_progress_bar_config(disable=True)  # one bar for all, not one for each batch
-    with tqdm(total=len(recipes), initial=len(made), desc=title or folder.name, unit="picture") as bar:
+    with tqdm(total=len(recipes), initial=len(files) - len(todo), desc=title or folder.name, unit="picture") as bar:
         for start in range(0, len(todo), settings.batch):
             chunk = todo[start : start + settings.batch]
             for i, picture in zip(chunk, _run(pipe, [recipes[i] for i in chunk], without), strict=True):
-                save_picture(folder / f"{names[i]}.png", picture, recipes[i], dict(origin))
-                made[i] = np.asarray(picture.convert("RGB"))
+                save_picture(files[i], picture, recipes[i], dict(origin))
             bar.update(len(chunk))
-    return np.stack([made[i] for i in range(len(recipes))])
+    return stored(files, (recipes[0].height, recipes[0].width))
 
 
-def _reuse(path: Path, recipe: Recipe, origin: Mapping[str, str]) -> np.ndarray:
-    """The picture, if it was made by just this recipe and these weights."""
-    picture, then, made_by = read_picture(path)
+def stored(files: Sequence[Path], size: tuple[int, int]) -> Stack:
+    """Pictures (N,H,W,3) in files of one size, read when they are needed."""
+    from mogle.labels import open_image
+
+    def picture(index: int) -> np.ndarray:
+        return np.asarray(open_image(files[index]).convert("RGB"))
+
+    return Stack(picture, range(len(files)), (*size, 3))
+
+
+def _check_made(path: Path, recipe: Recipe, origin: Mapping[str, str]) -> None:
+    """The picture was made by just this recipe and these weights."""
+    _, then, made_by = read_picture(path)
     wanted, found = _plain(recipe), _plain(then)
     for key in ("base_sha256", "adapter_sha256", "without"):
         wanted[key], found[key] = origin.get(key), made_by.get(key)
@@ -65,7 +75,6 @@ def _reuse(path: Path, recipe: Recipe, origin: Mapping[str, str]) -> np.ndarray:
         raise MogleError(
             f"{path}: made with another {', '.join(different)}; choose an empty --out, or delete {path.parent}"
         )
-    return np.asarray(picture.convert("RGB"))
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
@@ -124,8 +133,20 @@ def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch: int = 16) -> np.n
 
     made = []
     with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
+        for part in chunks(len(images), batch):
+            pixels = torch.from_numpy(images[part]).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
             decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample
             made.append(((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu())
     return torch.cat(made).numpy()
+
+
+def reconstructions(vae: AutoencoderKL, images: Pictures, names: Sequence[str], folder: Path) -> Stack:
+    """The same of many, kept as ``folder/NAME.png``; made anew each time, which costs little."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.png" for name in names]
+    for part in chunks(len(images), 16):
+        for picture, path in zip(reconstruct(vae, images[part]), files[part], strict=True):
+            Image.fromarray(picture).save(path)
+    return stored(files, (images.shape[1], images.shape[2]))
