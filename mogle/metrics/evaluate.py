@@ -23,9 +23,11 @@ from mogle.metrics.attributes import (
     recall_counts,
     score_attributes,
 )
+from mogle.metrics.cmmd import cmmd, cmmd_estimate
 from mogle.metrics.compare import Measured, against, save_measured
 from mogle.metrics.detection import detection_auc
 from mogle.metrics.diversity import diversity
+from mogle.metrics.fid import fid, fid_by_size, fid_estimate
 from mogle.metrics.intervals import bootstrap, ends, mean_estimate
 from mogle.metrics.kid import kid
 from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
@@ -33,6 +35,7 @@ from mogle.metrics.report import gallery, write_report
 from mogle.metrics.samples import Samples, derangement, pictures_of
 from mogle.metrics.sampling import Settings, reconstructions, sample
 from mogle.metrics.stack import Pictures, chunks
+from mogle.metrics.structure import paired_structure, structure_as_reported
 from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, fingerprint
 
@@ -172,9 +175,20 @@ def measure(
     if len(made) > 1 and len(reference) > 1:
         distance = kid(reference, features)
         numbers["kid"], intervals["kid"] = distance.value, ends(distance)
+        if embedder is not None:
+            numbers["cmmd"] = cmmd(embedder.pictures(reference), embedder.pictures(features))
+            intervals["cmmd"] = ends(cmmd_estimate(embedder.pictures(reference), embedder.pictures(features)))
+        each = paired_structure(judges.parser.keys(samples.images), judges.parser.keys(made))
+        structure = mean_estimate(each)
+        numbers["structure"], intervals["structure"] = structure.value, ends(structure)
+        numbers["structure_as_reported"] = structure_as_reported(each)
     if min(len(made), len(reference)) >= _DETECTABLE:
         seen = detection_auc(reference, features)
         numbers["detection"], intervals["detection"] = seen.value, ends(seen)
+        numbers["fid"], endless = fid(reference, features), fid_estimate(reference, features)
+        numbers["fid_endless"], intervals["fid_endless"] = endless.value, ends(endless)
+        sizes, distances = fid_by_size(reference, features)
+        numbers["fid_by_size"] = [[int(size), float(d)] for size, d in zip(sizes, distances, strict=True)]
     numbers["intervals"] = intervals
     return numbers, Measured(samples.ids, matrices, features)
 
@@ -386,6 +400,11 @@ def _notes(samples: Samples, others: int, settings: Settings | None, judged: Map
         "Diversity: distance between seeds of one sample in the same features, in units of the distance between two "
         f"real portraits ({SEEDS} seeds, {SEED_SAMPLES} samples at most).",
         f"KID: unbiased, cubic kernel, the reader's features, against {others} other real portraits.",
+        "FID: the same features, each set taken for a Gaussian; small sets come out larger, so it is given as found, "
+        "by the number of pictures, and for endless sets (jackknife). CMMD: Gaussian kernel, sigma 10, times 1000, on "
+        "the small embedder's pictures; its interval is of the number without bias.",
+        "Structure: mean squared difference of two pictures' tables of cosines, between each and its own real one, on "
+        "the parser's deepest map (8 x 8 places); the paper's convention, summed within 64 pictures, beside it.",
         "Real or generated: area under the curve of a linear classifier on the same features, trained on one half of "
         "the pictures and tried on the other; 0.5 is chance.",
         "In brackets: 95 % intervals over the choice of pictures (bootstrap; KID by its variance, the classifier by "

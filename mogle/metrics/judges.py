@@ -8,7 +8,7 @@ and belongs next to every number that leans on them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
-from mogle.metrics.stack import Pictures
+from mogle.metrics.stack import Pictures, chunks
 
 CLASSES = 19
 JUDGE_SIZE = 128  # pixels on a side of the pictures that the judges are trained on
@@ -89,6 +89,16 @@ class FaceParser(nn.Module):
         bottom, right = -height % 16, -width % 16
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        stem, skips, x = self._encoded(image)
+        x = x + self.context(x.mean((2, 3)))[:, :, None, None]
+        for level in (2, 1, 0):
+            x = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = self.decode[level](x + skips[level])
+        x = F.pixel_shuffle(self.unfold(x), 2) + stem
+        return self.head(x + self.refine(x))[..., :height, :width]
+
+    def _encoded(self, image: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The stem at full resolution, what the way up sees again, and the deepest map (B,88,H/16,W/16)."""
         stem = self.stem(_with_position(image))
         x = self.fold(F.pixel_unshuffle(stem, 2))
         skips = []
@@ -97,12 +107,20 @@ class FaceParser(nn.Module):
             if level < 3:
                 skips.append(x)
                 x = self.down[level](x)
-        x = x + self.context(x.mean((2, 3)))[:, :, None, None]
-        for level in (2, 1, 0):
-            x = F.interpolate(self.up[level](x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = self.decode[level](x + skips[level])
-        x = F.pixel_shuffle(self.unfold(x), 2) + stem
-        return self.head(x + self.refine(x))[..., :height, :width]
+        return stem, skips, x
+
+    @torch.inference_mode()
+    def keys(self, images: Pictures, batch: int = 32) -> Iterator[np.ndarray]:
+        """uint8 pictures (N,H,W,3) -> float32 (64,88) for one after the other: its deepest map at 128 px, by place.
+
+        The tiny track compares structure by them, as the paper does by DINO's keys.
+        """
+        device = self.head.weight.device
+        for part in chunks(len(images), batch):
+            image = to_tensor(images[part], device)
+            if image.shape[-2:] != (JUDGE_SIZE, JUDGE_SIZE):
+                image = F.interpolate(image, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True)
+            yield from self._encoded(image)[2].flatten(2).transpose(1, 2).cpu().numpy()
 
     @torch.inference_mode()
     def parse(self, images: Pictures, batch: int = 32) -> np.ndarray:

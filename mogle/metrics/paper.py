@@ -18,7 +18,7 @@ from mogle.metrics.fid import fid, fid_estimate
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kid import kid, kid_subsets
 from mogle.metrics.stack import Pictures
-from mogle.metrics.structure import self_similarity, structure_as_reported
+from mogle.metrics.structure import paired_structure, structure_as_reported
 
 COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
 #: Table 1 and the ablations of the paper, in COLUMNS' order; structure as reported, None where it gives no number.
@@ -92,8 +92,7 @@ class PaperNetworks:
             real, fake = self._reference("clip-cmmd", reference), clip.features(made)
             found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
         if dino := self.networks.get("dino"):
-            pairs = zip(dino.keys(own), dino.keys(made), strict=True)
-            each = np.array([np.square(self_similarity(a) - self_similarity(b)).mean() for a, b in pairs])
+            each = paired_structure(dino.keys(own), dino.keys(made))
             found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
         if text := self.networks.get("clip-text"):
             found["text"] = _cell(mean_estimate(text.scores(made, sentences)))

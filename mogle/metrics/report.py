@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mogle.metrics.fid import extrapolated_fid
 from mogle.metrics.orderings import ordering_table
 from mogle.metrics.paper import paper_table
 
@@ -64,6 +65,41 @@ def main_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
+def distance_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: the paper's metrics on the tiny track's networks."""
+    head = ["", "n", "FID", "FID of endless sets", "CMMD", "structure x 1000", "structure, summed by 64"]
+    rows: Mapping[str, Mapping[str, Any]] = results["rows"]
+    return head, [
+        [
+            row["title"],
+            str(row["n"]),
+            number(row.get("fid"), 1),
+            measured(row, "fid_endless", row.get("fid_endless"), 1),
+            measured(row, "cmmd", row.get("cmmd"), 2),
+            measured(row, "structure", row.get("structure"), 2, 1000),
+            number(row.get("structure_as_reported"), 3),
+        ]
+        for row in rows.values()
+        if "structure" in row
+    ]
+
+
+def size_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: FID of ever larger parts of the rows with most pictures, and the line through 1 / n at 0."""
+    rows = [row for row in results["rows"].values() if row.get("fid_by_size")]
+    most = max((row["fid_by_size"][-1][0] for row in rows), default=0)
+    shown = [row for row in rows if row["fid_by_size"][-1][0] == most]
+    if not shown:
+        return [], []
+    sizes = [str(size) for size, _ in shown[0]["fid_by_size"]]
+    lines = []
+    for row in shown:
+        found = np.array(row["fid_by_size"])
+        ending = extrapolated_fid(found[:, 0], found[:, 1])
+        lines.append([row["title"], *(number(d, 1) for d in found[:, 1]), number(ending, 1)])
+    return ["FID by number of pictures", *sizes, "extrapolated"], lines
+
+
 def difference_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines: what each row loses or gains against another one on the same samples."""
     head = ["row", "less", "n", "pixel accuracy, mean over pictures", "mIoU"]
@@ -104,6 +140,8 @@ def class_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 TABLES = (
     ("", main_table),
+    ("The paper's metrics on small networks", distance_table),
+    ("How much of FID is the size of the set", size_table),
     ("By the paper's networks", paper_table),
     ("What each part is worth", difference_table),
     ("The paper's orderings", ordering_table),

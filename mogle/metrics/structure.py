@@ -6,6 +6,8 @@ distance is the mean square difference of the two tables (Tumanyan et al. 2022).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from mogle.errors import MogleError
@@ -30,6 +32,12 @@ def structure_distances(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     if not np.isfinite(distances).all():
         raise MogleError("keys with NaN or infinity; the pictures or the network that read them are broken")
     return distances
+
+
+def paired_structure(real: Iterable[np.ndarray], fake: Iterable[np.ndarray]) -> np.ndarray:
+    """The same from keys (T, d) that come one picture after the other: (n,). Only two are held at a time."""
+    parts = [structure_distances(a[None], b[None]) for a, b in zip(real, fake, strict=True)]
+    return np.concatenate(parts) if parts else structure_distances(np.empty((0, 1, 1)), np.empty((0, 1, 1)))
 
 
 def structure_as_reported(distances: np.ndarray, batch: int = REPORTED_BATCH) -> float:

@@ -65,6 +65,11 @@ class TextEmbedder(nn.Module):
         return F.normalize(self.picture(features), dim=-1)
 
     @torch.inference_mode()
+    def pictures(self, features: np.ndarray) -> np.ndarray:
+        """The reader's features (N, 192) -> unit vectors float32 (N, 96), what CMMD is computed on."""
+        return self.embed_features(torch.as_tensor(features, dtype=torch.float32)).numpy()
+
+    @torch.inference_mode()
     def score(self, features: np.ndarray, sentences: Sequence[str], batch: int = 256) -> np.ndarray:
         """Features (N, 192) of pictures and their sentences -> (N,) scores, 100 times the cosine."""
         if len(features) != len(sentences):
