@@ -17,7 +17,8 @@ from mogle.training import command as training
 
 
 class _Group(TyperGroup):
-    """A command group whose errors are one line on stderr: exit code 2 for what the user can put right."""
+    """A command group whose errors are a line on stderr, and one for each of several problems; exit code 2 for what the
+    user can put right."""
 
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
@@ -41,7 +42,8 @@ class _Group(TyperGroup):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]  # one for each problem of many
+    typer.echo("error: " + "\n  ".join(lines), err=True)
     sys.exit(code)
 
 

@@ -234,7 +234,7 @@ def evaluate(
     settings, out = settings or Settings(), Path(out)
     features = {style: _features(judges, one.reference) for style, one in sets.items()}
     main = sets["portraits"].samples
-    results = _no_rows(sets["portraits"], settings, judged)
+    results = _no_rows(sets["portraits"], settings, judged, embedder)
     results["warnings"] += [] if paper is None else [*paper.missing.values()]
     kept: dict[str, Measured] = {}
     columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
@@ -298,7 +298,12 @@ def _base_of(name: str, kept: Mapping[str, Measured]) -> str:
     return full if name.startswith("ablation-") and full in kept and name != full else "text+mask"
 
 
-def _no_rows(test: SampleSet, settings: Settings | None, judged: Mapping[str, Any] | None) -> dict[str, Any]:
+def _no_rows(
+    test: SampleSet,
+    settings: Settings | None,
+    judged: Mapping[str, Any] | None,
+    embedder: TextEmbedder | None,
+) -> dict[str, Any]:
     """What results.json holds before anything is measured."""
     return {
         "title": "Text and mask to face",
@@ -309,7 +314,7 @@ def _no_rows(test: SampleSet, settings: Settings | None, judged: Mapping[str, An
         "attributes": list(ATTRIBUTES),
         "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
         "notes": _notes(test.samples, len(test.reference), settings, judged),
-        "warnings": warnings_about(test),
+        "warnings": warnings_about(test, embedder),
         "rows": {},
         "against": {},
     }
@@ -358,9 +363,13 @@ def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any
     return gallery(dict(zip(("global", *LABELS), stacks, strict=True)), scale=6)
 
 
-def warnings_about(test: SampleSet) -> list[str]:
-    """What makes the numbers of a set doubtful."""
+def warnings_about(test: SampleSet, embedder: TextEmbedder | None) -> list[str]:
+    """What makes the numbers of a set doubtful, and why some are missing."""
     found = []
+    if embedder is None:
+        found.append("no text embedder beside the judges: text and CMMD are not measured")
+    if min(len(test.samples), len(test.reference)) < _DETECTABLE:
+        found.append(f"FID and the classifier need {_DETECTABLE} pictures of each kind: they are not measured")
     if len(test.samples) < SMALL:
         found.append(f"only {len(test.samples)} samples: intervals are wide, rare classes and attributes may be absent")
     if len(test.reference) < SMALL:
@@ -443,7 +452,7 @@ def judge_pictures(
         raise MogleError(f"{folder}: found one picture, expected at least two: distances are between sets")
     row = Row(f"pictures in {Path(folder).name}")
     numbers, measured = measure(row, made, samples, judges, _features(judges, test.reference), embedder=embedder)
-    results = _no_rows(SampleSet(samples, test.reference), None, judged)
+    results = _no_rows(SampleSet(samples, test.reference), None, judged, embedder)
     results["source"] += f"; {len(samples)} pictures"
     results["warnings"] = found + results["warnings"]
     results["rows"]["pictures"] = numbers
