@@ -238,6 +238,7 @@ def evaluate(
     results["warnings"] += [] if paper is None else [*paper.missing.values()]
     kept: dict[str, Measured] = {}
     columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
+    ablated = dict(columns)
     for name in rows:
         start, row = time.monotonic(), known[name]
         samples = sets[row.style].samples
@@ -274,7 +275,10 @@ def evaluate(
         save_measured(out, name, measured)
         numbers["seconds"] = round(time.monotonic() - start, 1)
         results["rows"][name] = numbers
-        if row.style == "portraits" and name != "real":
+        if row.adapter is not None:
+            ablated[name.removeprefix("ablation-")] = made[:GALLERY]
+            gallery(ablated).save(out / "ablations.png")
+        elif row.style == "portraits" and name != "real":
             columns[name] = made[:GALLERY]
             if name == "text+mask":
                 columns["parsed back"] = colorize(judges.parser.parse(made[:GALLERY]))
