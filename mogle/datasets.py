@@ -184,7 +184,7 @@ class FaceDataset(Sequence[FaceSample]):
     def stamp(self, index: int) -> list[int]:
         """Sizes and times of the picture's and the mask's file: they change when either does."""
         name = self.ids[index]
-        files = [self.root / "face" / self._faces[name][0], self.root / "mask" / f"{name}.png"]
+        files = [self.picture_file(index), self.root / "mask" / f"{name}.png"]
         return [number for file in files for number in (file.stat().st_size, file.stat().st_mtime_ns)]
 
     @property
@@ -214,9 +214,13 @@ class FaceDataset(Sequence[FaceSample]):
             label_map = decode_mask(label_map, size=(image.height, image.width))
         return FaceSample(name, image, label_map, self.captions(index), self.attributes(index))
 
+    def picture_file(self, index: int) -> Path:
+        """Where the picture is."""
+        return self.root / "face" / self._faces[self.ids[index]][0]
+
     def image(self, index: int) -> Image.Image:
         """The picture alone, RGB, at the data set's ``size``."""
-        image = open_image(self.root / "face" / self._faces[self.ids[index]][0]).convert("RGB")
+        image = open_image(self.picture_file(index)).convert("RGB")
         if self.size is not None and image.size != self.size[::-1]:
             image = image.resize(self.size[::-1], Image.Resampling.LANCZOS)
         return image
@@ -282,7 +286,7 @@ class FaceDataset(Sequence[FaceSample]):
                 return None
 
         name = self.ids[index]
-        image = attempt(lambda: open_image(self.root / "face" / self._faces[name][0]))
+        image = attempt(lambda: open_image(self.picture_file(index)))
         mask = attempt(lambda: decode_mask(self.root / "mask" / f"{name}.png"))
         attempt(lambda: self.captions(index))
         if image is not None and mask is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,13 +184,15 @@ def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> No
         Image.fromarray(colorize(samples.masks[i])).save(folder / f"{samples.ids[i]}.png")
     results = judge_pictures(folder, judges(), test, out=out)
     row = results["rows"]["pictures"]
-    assert row["n"] == 3 and row["mask"]["pixel_accuracy"] == 1
+    assert row["n"] == 3 and row["mask"]["pixel_accuracy"] == 1 and "JPEG" not in " ".join(results["warnings"])
+    photos = SampleSet(replace(samples, jpeg=True), samples.images)
+    assert "JPEG on one side" in " ".join(judge_pictures(folder, judges(), photos, out=out)["warnings"])
     assert any("27001" in warning for warning in results["warnings"])
     assert load_measured(out, "pictures").ids == ("27000", "27002", "27003")
 
     Image.fromarray(colorize(samples.masks[1])).resize((48, 48)).save(folder / "27001.jpg")
     warned = " ".join(judge_pictures(folder, judges(), test, out=out)["warnings"])
-    assert "mixes .jpg and .png" in warned and "1 pictures were not 32 x 32" in warned
+    assert "mixes JPEG and PNG" in warned and "1 pictures were not 32 x 32" in warned
     (folder / "27003.png").write_bytes(b"half a picture")
     with pytest.raises(MogleError, match=r"1 unreadable pictures\n  27003.png"):
         judge_pictures(folder, judges(), test, out=out)

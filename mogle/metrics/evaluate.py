@@ -32,7 +32,7 @@ from mogle.metrics.intervals import bootstrap, ends, mean_estimate
 from mogle.metrics.kid import kid
 from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.report import gallery, write_report
-from mogle.metrics.samples import Samples, derangement, pictures_of
+from mogle.metrics.samples import JPEG_SHOWS, Samples, derangement, pictures_of
 from mogle.metrics.sampling import Settings, reconstructions, sample
 from mogle.metrics.stack import Pictures, chunks
 from mogle.metrics.structure import paired_structure, structure_as_reported
@@ -318,7 +318,7 @@ def _no_rows(
         "attributes": list(ATTRIBUTES),
         "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
         "notes": _notes(test.samples, len(test.reference), settings, judged),
-        "warnings": warnings_about(test, embedder),
+        "warnings": warnings_about(test, embedder, generated=settings is not None),
         "rows": {},
         "against": {},
     }
@@ -367,13 +367,15 @@ def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any
     return gallery(dict(zip(("global", *LABELS), stacks, strict=True)), scale=6)
 
 
-def warnings_about(test: SampleSet, embedder: TextEmbedder | None) -> list[str]:
+def warnings_about(test: SampleSet, embedder: TextEmbedder | None, generated: bool) -> list[str]:
     """What makes the numbers of a set doubtful, and why some are missing."""
     found = []
     if embedder is None:
         found.append("no text embedder beside the judges: text and CMMD are not measured")
     if min(len(test.samples), len(test.reference)) < _DETECTABLE:
         found.append(f"FID and the classifier need {_DETECTABLE} pictures of each kind: they are not measured")
+    if test.samples.jpeg and generated:
+        found.append(f"real pictures are JPEG, generated ones are not: {JPEG_SHOWS}")
     if len(test.samples) < SMALL:
         found.append(f"only {len(test.samples)} samples: intervals are wide, rare classes and attributes may be absent")
     if len(test.reference) < SMALL:

@@ -26,6 +26,7 @@ class Samples:
     captions: tuple[str, ...]
     attributes: tuple[Mapping[str, str | None], ...]
     source: str
+    jpeg: bool = False  # some of the pictures come from JPEG files
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,8 +95,17 @@ def folder_samples(
         tuple(said),
         tuple(data.attributes(i) or read_caption(said[i]) for i in rows),
         f"{Path(root).name}, {'first ' if count < whole else ''}{len(rows)} samples",
+        jpeg=any(is_jpeg(data.picture_file(i)) for i in rows),
     )
     return samples, Stack(picture, range(len(rows), len(data)), (*shape, 3))
+
+
+JPEG_SHOWS = "the traces that JPEG leaves show in every distance"
+
+
+def is_jpeg(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:
@@ -160,9 +170,11 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures
     warnings = []
     if missing := [name for name in samples.ids if name not in files]:
         warnings.append(f"{len(missing)} of {len(samples)} samples have no picture in {folder.name}: {_ids(missing)}")
-    kinds = {path.suffix.lower() for path in files.values()}
+    kinds = {is_jpeg(path) for path in files.values()}
     if len(kinds) > 1:
-        warnings.append(f"{folder.name} mixes {' and '.join(sorted(kinds))}: JPEG's traces show in every distance")
+        warnings.append(f"{folder.name} mixes JPEG and PNG: {JPEG_SHOWS}")
+    elif kinds != {samples.jpeg}:
+        warnings.append(f"JPEG on one side and PNG on the other: {JPEG_SHOWS}")
     if resized:
         warnings.append(f"{resized} pictures were not {width} x {height} px and were resized: that shows in distances")
     return samples.take(kept), Stack(picture, range(len(kept)), (height, width, 3)), warnings
