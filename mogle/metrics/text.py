@@ -36,6 +36,7 @@ class TextEmbedder(nn.Module):
     def __init__(self, vocabulary: Sequence[str], features: int = 192) -> None:
         super().__init__()
         self.vocabulary = tuple(vocabulary)
+        self.heldout: dict[str, dict[str, float]] = {}  # what it does on pictures and captions it never saw
         self._index = {word: i + 2 for i, word in enumerate(self.vocabulary)}
         self.word = nn.Embedding(len(self.vocabulary) + 2, self.WIDTH, padding_idx=PAD)
         self.place = nn.Parameter(0.02 * torch.randn(MAX_WORDS, self.WIDTH))
@@ -101,6 +102,8 @@ def load_text_embedder(folder: str | Path) -> TextEmbedder | None:
     folder = Path(folder)
     if not (folder / "text.safetensors").is_file():
         return None
-    embedder = TextEmbedder(json.loads((folder / "text.json").read_text())["vocabulary"])
+    facts = json.loads((folder / "text.json").read_text())
+    embedder = TextEmbedder(facts["vocabulary"])
+    embedder.heldout = facts.get("heldout", {})
     embedder.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "text.safetensors").items()})
     return embedder.eval().requires_grad_(False)
