@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mogle.pipeline import FaceMoGLEPipeline
 
+OFFLOADS = ("none", "model", "group")
 BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
 
 
@@ -75,11 +76,14 @@ def load_pipeline(
     device: str | None = None,
     *,
     dtype: torch.dtype | None = None,
+    offload: str = "none",
     without: Sequence[str] = (),
     **parts: Any,
 ) -> FaceMoGLEPipeline:
     """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU.
 
+    `offload` is for cards that do not hold all of it (diffusers' offloading): "model" keeps one network at a time on
+    the card, so the largest has to fit; "group" a few layers at a time, which is slow and fits nearly any card.
     `without` names parts that are not loaded; `parts` are given ready-made (a quantised transformer).
 
     Raises:
@@ -88,6 +92,10 @@ def load_pipeline(
     import torch
 
     device = pick_device(device)
+    if offload not in OFFLOADS:
+        raise MogleError(f"--offload {offload}: expected one of {', '.join(OFFLOADS)}")
+    if offload != "none" and device == "cpu":
+        raise MogleError(f"--offload {offload}: there is no GPU to spare here; leave it out")
     if dtype is None and device.startswith("cuda"):
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
@@ -103,7 +111,14 @@ def load_pipeline(
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error
         if adapter is not None:
             pipe.load_mogle(adapter)
-    return pipe.to(device)
+    if offload == "none":
+        return pipe.to(device)
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        stream = device.startswith("cuda")  # the next layers come while these compute
+        pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=stream)
+    return pipe
 
 
 def _absent_parts(base: Path | str) -> dict[str, None]:
@@ -139,7 +154,7 @@ def origin_of(pipe: FaceMoGLEPipeline, base: Path | str, adapter: Path | None) -
         origin = {"base": base.resolve().name, "base_sha256": fingerprint(base)}
     if adapter is not None:
         origin |= {"adapter": adapter.resolve().name, "adapter_sha256": fingerprint(adapter)}
-    device = pipe.transformer.device
+    device = pipe._execution_device
     machine = [device.type, str(pipe.transformer.dtype).removeprefix("torch.")]
     if device.type == "cpu":
         machine.append(f"{torch.get_num_threads()} threads")

@@ -128,6 +128,8 @@ def bad_input(case: str, masks: list[Path], folder: Path) -> tuple[list[object],
         return ["--mask", mask, "--base", folder], "without model_index.json"
     if case == "device":
         return ["--mask", mask, *golden, "--device", "cuda:99"], "cuda:99"
+    if case == "offload":
+        return ["--mask", mask, *golden, "--device", "cpu", "--offload", "group"], "there is no GPU"
     if case == "output":
         file.touch()
         return ["--mask", mask, *golden, "--output-dir", file / "below"], "found a file"
@@ -142,7 +144,7 @@ def bad_input(case: str, masks: list[Path], folder: Path) -> tuple[list[object],
 
 CHEAP = ["neither", "missing", "directory", "not an image", "truncated", "bomb", "label 19", "luma", "all background"]
 CHEAP += ["second of two", "unequal", "mask without adapter", "steps", "not a number", "size", "seed", "guidance"]
-CHEAP += ["no such base", "no base there", "device", "output", "like nothing", "like and more", "option"]
+CHEAP += ["no such base", "no base there", "device", "offload", "output", "like nothing", "like and more", "option"]
 
 
 def refused(result: tuple[int, str, str], words: str, leaves: list[str] | None = None) -> None:

@@ -174,6 +174,24 @@ def test_it_goes_on_where_it_stopped_and_mixes_nothing(tmp_path, samples) -> Non
             run(other)
 
 
+def test_processes_share_the_sampling_and_the_first_one_measures(tmp_path, samples) -> None:
+    """Two of them, one after the other: each makes its share, and the pictures are those of one alone."""
+    some, names = Settings(steps=2, batch=3), ["real", "reconstruction", "text+mask", "mask"]
+    painters, found = [], []
+    for rank in (1, 0):
+        state = SimpleNamespace(process_index=rank, num_processes=2, wait_for_everyone=lambda: None)
+        painters.append(Painter())
+        found.append(
+            evaluate(painters[-1], judges(), sets(samples), out=tmp_path, rows=names, settings=some, state=state)
+        )
+    whole = Painter()
+    alone = evaluate(whole, judges(), sets(samples), out=tmp_path / "alone", rows=names, settings=some)
+    made = [sum(len(call["mask"]) for call in one.calls) for one in (*painters, whole)]
+    assert made[0] + made[1] == made[2] and abs(made[0] - made[1]) <= 1
+    assert not found[0]["rows"] and list(found[1]["rows"]) == names
+    assert all(found[1]["rows"][name]["mask"] == alone["rows"][name]["mask"] for name in names)
+
+
 def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> None:
     folder, out = tmp_path / "made", tmp_path / "out"
     folder.mkdir()

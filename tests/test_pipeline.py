@@ -448,7 +448,7 @@ def test_another_lora_acts_on_all_tokens(pipe, quick):
         assert (found < 1e-3) == (options["conditioning_scale"] < 1)
 
 
-@pytest.mark.parametrize("way", ["sequential", "group", "compiled", "copied"])
+@pytest.mark.parametrize("way", ["sequential", "group", "leaves", "compiled", "copied"])
 def test_wrapped_transformers(pipe, quick, way):
     """Hooks on blocks and layers (offloading), compiling and copying leave the picture as it is."""
     expected = pipe(mask=MASKS[0], generator=seeds(0), **quick).images
@@ -469,6 +469,9 @@ def test_wrapped_transformers(pipe, quick, way):
             offload_type="block_level",
             num_blocks_per_group=1,
         )
+    elif way == "leaves":  # as `mogle generate --offload group` does on a GPU
+        other.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+        assert other._execution_device == torch.device("cpu")
     elif way == "compiled":
         other.transformer.compile(backend="eager", fullgraph=True)
     else:

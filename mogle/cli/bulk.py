@@ -37,6 +37,7 @@ def generate_dataset(
     base: str | None = None,
     adapter: str | None = None,
     device: str | None = None,
+    offload: str = "none",
 ) -> tuple[int, int]:
     """Draws every sample's mask and first caption (the reference's testing) as `ID.png` -> (drawn, already there).
 
@@ -61,7 +62,7 @@ def generate_dataset(
         raise MogleError("--adapter none: a mask acts through the adapter alone; expected --only prompt beside it")
     base_found = base_folder(base)
     own = device if device is not None and ":" in device else str(state.device)  # each process has a GPU of its own
-    pipe = load_pipeline(base_found, adapter_found, own)
+    pipe = load_pipeline(base_found, adapter_found, own, offload=offload)
     pipe.set_progress_bar_config(disable=True)
     origin = origin_of(pipe, base_found, adapter_found)
     rows = range(len(dataset))[:count][state.process_index :: state.num_processes]

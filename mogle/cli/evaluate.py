@@ -63,12 +63,15 @@ def evaluate(
 ) -> None:
     """Generate pictures for test portraits and measure them: mask accuracy, attributes, KID, and ablations of MoGLE.
 
-    Run again with the same --out, it goes on where it stopped. Rows: real, reconstruction, text+mask, text, mask,
+    Run again with the same --out, it goes on where it stopped; under torchrun or accelerate launch several processes or
+    GPUs share the sampling. Rows: real, reconstruction, text+mask, text, mask,
     swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens),
     female and balanced (masks and captions of shifted sets), ablation-NAME for each in checkpoints/ablations, and
     ablation-NAME-emptied for some of them.
     """
-    from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
+    from accelerate import PartialState
+
+    from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, pick_device, shipped
     from mogle.cli.generate import check_writable
     from mogle.metrics.evaluate import ROWS, judge_pictures
     from mogle.metrics.evaluate import evaluate as run
@@ -111,7 +114,9 @@ def evaluate(
         judge_pictures(pictures, found_judges, test, out=out, judged=judged, embedder=embedder)
         _say(out)
         return
-    pipe = load_pipeline(base_found, adapter_found, device)
+    state = PartialState(cpu=pick_device(device) == "cpu")
+    own = device if device is not None and ":" in device else str(state.device)  # each process has a GPU of its own
+    pipe = load_pipeline(base_found, adapter_found, own)
     settings = Settings(steps, guidance, strength, batch, origin_of(pipe, base_found, adapter_found))
     side = pipe.default_sample_size * pipe.vae_scale_factor
     if labels:
@@ -120,7 +125,8 @@ def evaluate(
     sets = {"portraits": _samples(data, n, side, split)}
     for style in {ROWS[name].style for name in chosen if name in ROWS} - {"portraits"}:
         sets[style] = _samples(None, min(n, few), side, split, style)
-    paper = PaperNetworks(str(pipe._execution_device)) if networks == "paper" else None
+    wanted = networks == "paper" and state.is_main_process  # which alone measures
+    paper = PaperNetworks(str(pipe._execution_device)) if wanted else None
     run(
         pipe,
         found_judges,
@@ -133,8 +139,11 @@ def evaluate(
         settings=settings,
         judged=judged,
         embedder=embedder,
+        state=state if state.num_processes > 1 else None,
     )
-    _say(out)
+    if state.is_main_process:
+        _say(out)
+    state.wait_for_everyone()
 
 
 def _ablations() -> dict[str, Row]:

@@ -45,6 +45,9 @@ def generate(
     base: Annotated[str | None, typer.Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
     adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
+    offload: Annotated[
+        str, typer.Option(help="For a small GPU: model (a network at a time) or group (layer by layer, slow).")
+    ] = "none",
     output_dir: Annotated[Path, typer.Option(help="Where the PNGs go.")] = Path("outputs"),
 ) -> None:
     """Make faces from a mask, a sentence, or both.
@@ -67,8 +70,9 @@ def generate(
         check_writable(output_dir)
         parts = ("prompt", "mask") if only is None else (only,)
         generate_dataset(
-            dataset, split, recipe, output_dir, parts=parts, count=count, base=base, adapter=adapter, device=device
-        )
+            dataset, split, recipe, output_dir, parts=parts, count=count, base=base, adapter=adapter, device=device,
+            offload=offload,
+        )  # fmt: skip
         return
     original: tuple[Image.Image, dict[str, str]] | None = None
     if like is None:
@@ -86,7 +90,7 @@ def generate(
         raise MogleError("--adapter none: a mask acts through the adapter alone; leave one of the two out")
     check_writable(output_dir)
 
-    pipe = load_pipeline(base_found, adapter_found, device)
+    pipe = load_pipeline(base_found, adapter_found, device, offload=offload)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     recipes = [sized(recipe, pipe) for recipe in recipes]
     origin = origin_of(pipe, base_found, adapter_found)

@@ -34,12 +34,14 @@ from mogle.metrics.masks import class_iou, confusion_matrices, confusion_matrix,
 from mogle.metrics.report import gallery, write_report
 from mogle.metrics.samples import JPEG_SHOWS, Samples, derangement, pictures_of
 from mogle.metrics.sampling import Settings, reconstructions, sample
-from mogle.metrics.stack import Pictures, chunks
+from mogle.metrics.stack import Pictures, chunks, taken
 from mogle.metrics.structure import paired_structure, structure_as_reported
 from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, fingerprint
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from mogle.experts import MoGLE
     from mogle.metrics.judges import Judges
     from mogle.metrics.paper import PaperNetworks
@@ -206,6 +208,7 @@ def evaluate(
     embedder: TextEmbedder | None = None,
     paper: PaperNetworks | None = None,
     ablations: Mapping[str, Row] | None = None,
+    state: PartialState | None = None,
 ) -> dict[str, Any]:
     """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
@@ -215,9 +218,10 @@ def evaluate(
         judged: what config.json says about the judges, for the report.
         paper: the paper's networks, for its own six numbers besides.
         ablations: more rows, by name, each with its own adapter. They run last, and leave the pipeline with the last.
+        state: where several processes share the sampling; the first one measures and writes.
 
     Returns:
-        What results.json holds.
+        What results.json holds; from other processes than the first, no rows.
 
     Raises:
         MogleError: an unknown row, a row whose set is not given, too few samples, pictures of another model in ``out``.
@@ -239,6 +243,8 @@ def evaluate(
     kept: dict[str, Measured] = {}
     columns = {"given mask": colorize(main.masks[:GALLERY]), "real portrait": main.images[:GALLERY]}
     ablated = dict(columns)
+    share = (0, 1) if state is None else (state.process_index, state.num_processes)
+    more: list[Pictures] = []
     for name in rows:
         start, row = time.monotonic(), known[name]
         samples = sets[row.style].samples
@@ -246,6 +252,8 @@ def evaluate(
             samples = samples.first(few)
         if name == "real":
             made = samples.images
+        elif name == "reconstruction" and share[0] > 0:
+            continue
         elif name == "reconstruction":
             made = reconstructions(pipe.vae, samples.images, samples.ids, out / name)
         else:
@@ -253,7 +261,14 @@ def evaluate(
             if row.adapter is not None:
                 pipe.load_mogle(row.adapter)
                 how = replace(settings, origin={**(settings.origin or {}), "adapter_sha256": fingerprint(row.adapter)})
-            made = sample(pipe, _recipes(row, samples, how), samples.ids, out / name, how, row.without, row.title)
+            recipes = _recipes(row, samples, how)
+            made = sample(pipe, recipes, samples.ids, out / name, how, row.without, row.title, share)
+            if name == "text+mask" and len(samples) > 1:
+                more = other_seeds(pipe, samples.first(SEED_SAMPLES), made, out / "seeds", settings, share)
+            if state is not None:
+                state.wait_for_everyone()
+        if share[0] > 0:
+            continue
         numbers, measured = measure(
             row, made, samples, judges, features[row.style], real=name in _TRUE, embedder=embedder
         )
@@ -263,7 +278,6 @@ def evaluate(
         if name == "reconstruction":
             numbers["psnr"] = psnr(samples.images, made)
         if name == "text+mask" and len(samples) > 1:
-            more = other_seeds(pipe, samples.first(SEED_SAMPLES), made, out / "seeds", settings)
             each = np.stack([judges.reader.read(pictures)[1] for pictures in more], axis=1)
             spread = diversity(each, features[row.style]) if len(features[row.style]) > 1 else None
             if spread is not None:
@@ -317,7 +331,7 @@ def _no_rows(
         "labels": list(LABELS),
         "attributes": list(ATTRIBUTES),
         "hidden": [name for name, attribute in ATTRIBUTES.items() if not attribute.in_mask],
-        "notes": _notes(test.samples, len(test.reference), settings, judged),
+        "notes": _notes(test.samples, len(test.reference), settings, judged, embedder),
         "warnings": warnings_about(test, embedder, generated=settings is not None),
         "rows": {},
         "against": {},
@@ -329,14 +343,19 @@ def _features(judges: Judges, pictures: Pictures) -> np.ndarray:
 
 
 def other_seeds(
-    pipe: FaceMoGLEPipeline, samples: Samples, made: Pictures, folder: Path, settings: Settings
-) -> list[np.ndarray]:
+    pipe: FaceMoGLEPipeline,
+    samples: Samples,
+    made: Pictures,
+    folder: Path,
+    settings: Settings,
+    share: tuple[int, int] = (0, 1),
+) -> list[Pictures]:
     """Pictures (N,H,W,3) of the samples at their own seed, which are there already, and at two more."""
-    stacks = [made[: len(samples)]]
+    stacks = [taken(made, range(len(samples)))]
     for k in range(1, SEEDS):
         recipes = _recipes(ROWS["text+mask"], samples, settings, seed_from=1_000_000 * k)
         names = [f"{name}-{k}" for name in samples.ids]
-        stacks.append(sample(pipe, recipes, names, folder, settings, title=f"seed {k}")[:])
+        stacks.append(sample(pipe, recipes, names, folder, settings, title=f"seed {k}", share=share))
     return stacks
 
 
@@ -401,7 +420,13 @@ def _recipes(row: Row, samples: Samples, settings: Settings, seed_from: int = 0)
     ]
 
 
-def _notes(samples: Samples, others: int, settings: Settings | None, judged: Mapping[str, Any] | None) -> list[str]:
+def _notes(
+    samples: Samples,
+    others: int,
+    settings: Settings | None,
+    judged: Mapping[str, Any] | None,
+    embedder: TextEmbedder | None,
+) -> list[str]:
     side = samples.images.shape[1]
     notes = [
         f"Samples: {samples.source}, {side} px, first captions, each sample's number as its seed.",
@@ -430,6 +455,11 @@ def _notes(samples: Samples, others: int, settings: Settings | None, judged: Map
         notes.append(
             f"Judges on {held['n']} real portraits they were not trained on: mIoU {held['mean_iou']:.3f}, balanced "
             f"accuracy of attributes at least {worst[1]:.3f} ({worst[0]})."
+        )
+    if found := embedder and embedder.heldout.get("first captions"):
+        notes.append(
+            f"Text embedder on {found['n']} real portraits it was not trained on: finds a portrait's own caption first "
+            f"in {found['first']:.3f} of them; text {found['own']:.1f} for its own, {found['others']:.1f} for others."
         )
     if settings is None:
         return notes

@@ -33,19 +33,25 @@ class Settings:
 
 def sample(
     pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], names: Sequence[str], folder: Path, settings: Settings,
-    without: str | None = None, title: str = "",
+    without: str | None = None, title: str = "", share: tuple[int, int] = (0, 1),
 ) -> Stack:  # fmt: skip
-    """Pictures (N,H,W,3) of the recipes as ``folder/NAME.png``; what is there already is not made again."""
+    """Pictures (N,H,W,3) of the recipes as ``folder/NAME.png``; what is there already is not made again.
+
+    Of several processes (number, how many) each makes its share; the stack is whole when all of them have.
+    """
     from tqdm.auto import tqdm
 
     origin = {**(settings.origin or {}), **({"without": without} if without else {})}
     files = [folder / f"{name}.png" for name in names]
-    todo = [i for i, path in enumerate(files) if not path.exists()]
-    for recipe, path in zip(recipes, files, strict=True):
-        if path.exists():
-            _check_made(path, recipe, origin)
+    mine = range(share[0], len(files), share[1])
+    todo = [i for i in mine if not files[i].exists()]
+    for i in set(mine) - set(todo):
+        _check_made(files[i], recipes[i], origin)
     pipe.set_progress_bar_config(disable=True)  # one bar for all, not one for each batch
-    with tqdm(total=len(recipes), initial=len(files) - len(todo), desc=title or folder.name, unit="picture") as bar:
+    bar = tqdm(
+        total=len(mine), initial=len(mine) - len(todo), desc=title or folder.name, unit="picture", disable=share[0] > 0
+    )
+    with bar:
         for start in range(0, len(todo), settings.batch):
             chunk = todo[start : start + settings.batch]
             for i, picture in zip(chunk, _run(pipe, [recipes[i] for i in chunk], without), strict=True):
