@@ -23,7 +23,7 @@ EXAMPLE = (
     'mogle evaluate --masks my-mask.png --prompt "She has blond hair." --seeds 0,1,2'
 )
 #: Ablations that are also sampled as the reference's inference does it by mistake, with all local masks black.
-EMPTIED = ("full", "only-local", "scalar-gate")
+EMPTIED = ("only-local", "scalar-gate")
 OTHERS = 200  # at least so many other real portraits for KID, where there are
 
 
