@@ -1,5 +1,6 @@
 """The project's own promises: one list of requirements, imports that go one way and cost little."""
 
+import json
 import re
 import subprocess
 import sys
@@ -77,3 +78,10 @@ def test_readme_and_citation_name_the_paper():
 def test_readme_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_the_results_page_shows_what_was_measured():
+    from mogle.course.results import tables
+
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert tables(json.loads((ROOT / "docs" / "results" / "results.json").read_text())) in page
