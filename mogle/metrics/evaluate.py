@@ -369,7 +369,10 @@ def _best_and_worst(made: Pictures, samples: Samples, measured: Measured, judges
 
 
 def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any:
-    """The gate's weights (20 maps) for each sample at t = 1, pure noise: the first thing that sampling asks for."""
+    """The gate's weights (20 maps) for each sample at t = 1, pure noise: the first thing that sampling asks for.
+
+    The largest of all weights is white.
+    """
     import torch
 
     maps = []
@@ -380,10 +383,10 @@ def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any
         noise = torch.randn(1, *tokens.shape[2:], generator=torch.Generator().manual_seed(samples.seed(i)))
         with torch.inference_mode():
             weights = mogle.gate_weights(tokens, noise.to(tokens), torch.ones(1, device=tokens.device))
-        shown = weights[0].float().T.reshape(-1, height // unit, width // unit).cpu().numpy()
-        maps.append((255 * shown).round().astype(np.uint8))
-    stacks = np.stack(maps, axis=1)[..., None].repeat(3, axis=-1)  # (20, N, h, w, 3)
-    return gallery(dict(zip(("global", *LABELS), stacks, strict=True)), scale=6)
+        maps.append(weights[0].float().T.reshape(-1, height // unit, width // unit).cpu().numpy())
+    shown = np.stack(maps, axis=1)[..., None].repeat(3, axis=-1)  # (20, N, h, w, 3)
+    grey = (255 * shown / shown.max()).round().astype(np.uint8)
+    return gallery(dict(zip(("global", *LABELS), grey, strict=True)), scale=8)
 
 
 def warnings_about(test: SampleSet, embedder: TextEmbedder | None, generated: bool) -> list[str]:

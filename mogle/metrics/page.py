@@ -13,7 +13,7 @@ GALLERIES = (
     ("seeds.png", "The same mask and sentence at several seeds", "What changes is what neither of them says."),
     ("best.png", "Best by pixel accuracy", "Mask, picture, the picture parsed back, the real portrait."),
     ("worst.png", "Worst by pixel accuracy", "The same for the pictures that follow their masks least."),
-    ("gates.png", "Gate maps", "Weight of each of the twenty experts, by place: white is 1. One line is one sample."),
+    ("gates.png", "Gate maps", "Weights of the twenty experts by place, the largest white. One line is one sample."),
     ("ablations.png", "Ablations", "The first samples, unselected; all adapters were trained as long as each other."),
     ("female.png", "Zero-shot: women, another style", "Masks and sentences of a set that nothing was trained on."),
     ("balanced.png", "Zero-shot: balanced set", "A set balanced over skin tone, age and gender."),
