@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from sampling import positions, seconds
+from sampling import DTYPES as PLAIN
+from sampling import Step, seconds
 from torch import nn
 
 from mogle.experts import MoGLE
-from mogle.pipeline import _Fusion
 from mogle.training.plan import matrix_rate
 from mogle.training.settings import TrainSettings
 from mogle.training.trainer import Batch, VelocityLoss
-from mogle.transformer import RunCache, add_lora, forward_streams, train_lora
+from mogle.transformer import NAME, add_lora, train_lora
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "nf4": torch.bfloat16}
+DTYPES = {**PLAIN, "nf4": torch.bfloat16}
 STEPS = 28  # of one picture
 SMALL = {
     "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 4, "attention_head_dim": 64,
@@ -56,9 +56,7 @@ def network(form: str, device: str, small: bool) -> Any:
         for name, parameter in list(parent.named_parameters(recurse=False)):
             if parameter.is_meta:
                 setattr(parent, name, nn.Parameter(torch.ones(parameter.shape, device=device, dtype=dtype)))
-    model.requires_grad_(False)
-    add_lora(model, rank=4, init=False)
-    return model
+    return model.requires_grad_(False)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None, quantised: bool) -> nn.Module:
@@ -91,29 +89,7 @@ def operations(model: Any, tokens: int, batch: int) -> float:
 
 def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_tokens: int, side: int) -> list[tuple]:
     """(what, seconds or None where memory did not suffice, GiB, operations a second) of each way to make a step."""
-    config, dtype, count = model.config, DTYPES[form], side * side
-
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    text, pooled = numbers(batch, text_tokens, config.joint_attention_dim), numbers(batch, config.pooled_projection_dim)
-    conditions, latents = numbers(1, 20, count, 64).repeat(batch, 1, 1, 1), numbers(batch, count, 64)
-    t = torch.full((batch,), 0.5, device=device)
-    ids, text_ids = positions(side, device, side), torch.zeros(text_tokens, 3, device=device)
-
-    def plain() -> Callable[[], Any]:
-        hidden, places = numbers(batch, 2 * count, 64), positions(2 * side, device, side)
-        return lambda: model(
-            hidden_states=hidden, encoder_hidden_states=text, pooled_projections=pooled, timestep=t, guidance=3.5 * t,
-            img_ids=places, txt_ids=text_ids, return_dict=False,
-        )  # fmt: skip
-
-    def sampling(attention: str, gate: str) -> Callable[[], Any]:
-        mogle = MoGLE(gate=gate).to(device).requires_grad_(False)
-        fusion, cache = _Fusion(mogle, conditions, 1.0), RunCache(static=mogle.static)
-        return lambda: forward_streams(
-            model, latents, fusion, text, pooled, t, 3.5 * t, ids, text_ids, attention=attention, cache=cache
-        )
+    step, dtype, tokens = Step(model, batch, text_tokens, side), DTYPES[form], text_tokens + 2 * side * side
 
     def training() -> Callable[[], Any]:
         settings = TrainSettings(gradient_checkpointing=True)
@@ -121,27 +97,29 @@ def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_toke
         for parameter in lora:
             parameter.data = parameter.data.float()
         model.train().enable_gradient_checkpointing()
-        loss = VelocityLoss(model, mogle, settings, ids)
+        loss = VelocityLoss(model, mogle, settings, step.ids)
         optimizer = torch.optim.AdamW([*mogle.parameters(), *lora], lr=1e-4)
-        part = Batch(["0"] * batch, latents, torch.randn_like(latents.float()), t, conditions, text, pooled)
+        noise = torch.randn_like(step.latents.float())
+        part = Batch(["0"] * batch, step.latents, noise, step.t, step.conditions, step.text, step.pooled)
 
-        def step() -> None:
+        def once() -> None:
             with torch.autocast(device.split(":")[0], dtype, enabled=dtype != torch.float32):
                 loss(part).mean().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        return step
+        return once
 
-    tokens = text_tokens + 2 * count
     forward = operations(model, tokens, batch)
     found = []
     for what, build, passes, gradient in (
-        ("plain, sampling", plain, 1, False),
-        ("ours, sampling", lambda: sampling("union", "dynamic"), 1, False),
-        ("ours fast, sampling", lambda: sampling("independent", "places"), 0, False),
+        ("plain, sampling", lambda: step.plain(2), 1, False),
+        ("ours, sampling", lambda: step.ours("union", "dynamic"), 1, False),
+        ("ours fast, sampling", lambda: step.ours("independent", "places"), 0, False),
         ("ours, training", training, 3, True),
     ):
+        if what == "ours, sampling":
+            add_lora(model, rank=4, init=False)
         gc.collect()
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -155,6 +133,7 @@ def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_toke
         memory = torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else None
         found.append((what, took, memory, passes * forward / took if passes else None))
     model.eval().disable_gradient_checkpointing()
+    model.delete_adapters(NAME)  # the next plain forward is diffusers as it comes
     return found
 
 
@@ -177,7 +156,7 @@ def main() -> None:
     lines = [f"{where}, torch {torch.__version__}, {datetime.date.today()}: `{command}`", ""]
     lines += ["| form | batch | what | a step, s | images/s | peak, GiB | of the matrix rate |", "|---|" + "---:|" * 6]
     for form in options.forms.split(","):
-        rate = matrix_rate(device, "fp32" if form == "fp32" else "fp16" if form == "fp16" else "bf16")
+        rate = matrix_rate(device, "bf16" if form == "nf4" else form)
         model = network(form, device, options.small)
         for batch in (int(number) for number in options.batches.split(",")):
             for what, took, memory, speed in rows(model, form, batch, device, options.repeats, text_tokens, side):

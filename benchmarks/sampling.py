@@ -10,6 +10,7 @@ alone, whose condition stream is computed once for a run.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -27,17 +28,16 @@ SIDE, TEXT = 32, 128  # tokens
 
 
 def network(dtype: torch.dtype, device: str) -> Any:
-    """The random FLUX with LoRA of rank 4."""
+    """The random FLUX."""
     torch.manual_seed(0)
     model = FluxTransformer2DModel(
         num_layers=2, num_single_layers=6, num_attention_heads=12, attention_head_dim=64, axes_dims_rope=[16, 24, 24],
         joint_attention_dim=512, pooled_projection_dim=256, guidance_embeds=True,
     )  # fmt: skip
-    add_lora(model, rank=4, init=False)
     return model.to(device, dtype).eval().requires_grad_(False)
 
 
-def positions(rows: int, device: str, columns: int = SIDE) -> torch.Tensor:
+def positions(rows: int, device: torch.device, columns: int) -> torch.Tensor:
     """(rows * columns, 3)."""
     ids = torch.zeros(rows, columns, 3, device=device)
     ids[..., 1] += torch.arange(rows, device=device)[:, None]
@@ -57,6 +57,42 @@ def seconds(function: Callable[[], Any], repeats: int, device: str) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
+
+
+class Step:
+    """Random inputs of one step on a network, and what can be done with them; gpu.py measures the same."""
+
+    def __init__(self, model: Any, batch: int, text_tokens: int, side: int) -> None:
+        self.model, self.side, config = model, side, model.config
+        self.text = self.numbers(batch, text_tokens, config.joint_attention_dim)
+        self.pooled = self.numbers(batch, config.pooled_projection_dim)
+        self.conditions = self.numbers(1, 20, side * side, 64).repeat(batch, 1, 1, 1)
+        self.latents = self.numbers(batch, side * side, 64)
+        device = self.latents.device
+        self.t, self.guidance = torch.full((batch,), 0.5, device=device), torch.full((batch,), 3.5, device=device)
+        self.ids, self.text_ids = positions(side, device, side), torch.zeros(text_tokens, 3, device=device)
+
+    def numbers(self, *shape: int) -> torch.Tensor:
+        """Random ones, where and as the network's own are."""
+        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)
+
+    def plain(self, pictures: int) -> Callable[[], Any]:
+        """diffusers' own forward over text and so many pictures' tokens."""
+        hidden = self.numbers(len(self.latents), pictures * self.side**2, 64)
+        ids = positions(pictures * self.side, hidden.device, self.side)
+        return lambda: self.model(
+            hidden_states=hidden, encoder_hidden_states=self.text, pooled_projections=self.pooled, timestep=self.t,
+            guidance=self.guidance, img_ids=ids, txt_ids=self.text_ids, return_dict=False,
+        )  # fmt: skip
+
+    def ours(self, attention: str, gate: str) -> Callable[[], Any]:
+        """A step of the sampler, after the first: what does not change is kept."""
+        mogle = MoGLE(gate=gate).to(self.latents.device).requires_grad_(False)
+        fusion, cache = _Fusion(mogle, self.conditions, 1.0), RunCache(static=mogle.static)
+        return lambda: forward_streams(
+            self.model, self.latents, fusion, self.text, self.pooled, self.t, self.guidance, self.ids, self.text_ids,
+            attention=attention, cache=cache,
+        )  # fmt: skip
 
 
 #: Parts of a step by the names of torch's operators.
@@ -88,40 +124,20 @@ def main() -> None:
     options = parser.parse_args()
     dtype, device = DTYPES[options.dtype], options.device
     model = network(dtype, device)
-    count = SIDE * SIDE
-
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    conditions, latents = numbers(1, 20, count, 64), numbers(1, count, 64)
-    text, pooled = numbers(1, TEXT, 512), numbers(1, 256)
-    t, guidance = torch.tensor([0.5], device=device), torch.tensor([3.5], device=device)
-    image_ids, text_ids = positions(SIDE, device), torch.zeros(TEXT, 3, device=device)
-
-    def plain(rows: int) -> Callable[[], Any]:
-        """diffusers' own forward over text and `rows` rows of image tokens."""
-        hidden, ids = numbers(1, rows * SIDE, 64), positions(rows, device)
-        return lambda: model(
-            hidden_states=hidden, encoder_hidden_states=text, pooled_projections=pooled, timestep=t, guidance=guidance,
-            img_ids=ids, txt_ids=text_ids, return_dict=False,
-        )  # fmt: skip
-
-    def ours(attention: str, gate: str) -> Callable[[], Any]:
-        """A step of the sampler, after the first: what does not change is kept."""
-        mogle = MoGLE(gate=gate).to(device).requires_grad_(False)
-        fusion, cache = _Fusion(mogle, conditions, 1.0), RunCache(static=mogle.static)
-        return lambda: forward_streams(
-            model, latents, fusion, text, pooled, t, guidance, image_ids, text_ids, attention=attention, cache=cache
-        )
-
+    bare, step = Step(copy.deepcopy(model), 1, TEXT, SIDE), Step(model, 1, TEXT, SIDE)
+    add_lora(model, rank=4, init=False)  # ours alone: the yardstick is diffusers as it comes
+    model.to(device, dtype)
+    short, whole = (f"plain forward, {TEXT + part * SIDE * SIDE} tokens" for part in (1, 2))
     ways = {
-        f"plain forward, {TEXT + 2 * count} tokens": plain(2 * SIDE),
-        f"plain forward, {TEXT + count} tokens": plain(SIDE),
-        "a step with a mask, exact": ours("union", "dynamic"),
-        "a step with a mask, fast": ours("independent", "places"),
+        whole: bare.plain(2),
+        short: bare.plain(1),
+        "a step with a mask, exact": step.ours("union", "dynamic"),
+        "a step with a mask, fast": step.ours("independent", "places"),
     }
     with torch.inference_mode():
-        rows = [(name, seconds(way, options.repeats, device)) for name, way in ways.items()]
+        # in turns, so that a slow minute of the machine falls on all of them
+        rounds = [[seconds(way, 1, device) for way in ways.values()] for _ in range(options.repeats)]
+        rows = [(name, statistics.median(times)) for name, times in zip(ways, zip(*rounds, strict=True), strict=True)]
         shares = {name: where_time_goes(way, device) for name, way in ways.items()}
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, {options.dtype}, {where}")
