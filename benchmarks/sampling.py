@@ -45,18 +45,20 @@ def positions(rows: int, device: torch.device, columns: int) -> torch.Tensor:
     return ids.flatten(0, 1)
 
 
+def once(function: Callable[[], Any], device: str) -> float:
+    """Seconds of one call."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def seconds(function: Callable[[], Any], repeats: int, device: str) -> float:
     """Median of the repeats, after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([once(function, device) for _ in range(repeats + 1)][1:])
 
 
 class Step:
@@ -120,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     dtype, device = DTYPES[options.dtype], options.device
     model = network(dtype, device)
@@ -135,17 +137,19 @@ def main() -> None:
         "a step with a mask, fast": step.ours("independent", "places"),
     }
     with torch.inference_mode():
-        # in turns, so that a slow minute of the machine falls on all of them
-        rounds = [[seconds(way, 1, device) for way in ways.values()] for _ in range(options.repeats)]
-        rows = [(name, statistics.median(times)) for name, times in zip(ways, zip(*rounds, strict=True), strict=True)]
+        # in turns after one round that does not count, and each against the plain forward of its own round, so that a
+        # slow minute of the machine falls on all of them
+        rounds = [[once(way, device) for way in ways.values()] for _ in range(options.repeats + 1)][1:]
+        times = dict(zip(ways, zip(*rounds, strict=True), strict=True))
         shares = {name: where_time_goes(way, device) for name, way in ways.items()}
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters, {options.dtype}, {where}")
     parts = [*PARTS, "all else"]
     print(f"| what | seconds | of the plain forward | {' | '.join(parts)} |\n| --- |{' ---: |' * (2 + len(parts))}")
-    for name, value in rows:
+    for name, values in times.items():
+        ratio = statistics.median(a / b for a, b in zip(values, times[whole], strict=True))
         spread = " | ".join(f"{shares[name][part]:.0%}" for part in parts)
-        print(f"| {name} | {value:.3f} | {value / rows[0][1]:.2f} | {spread} |")
+        print(f"| {name} | {statistics.median(values):.3f} | {ratio:.2f} | {spread} |")
 
 
 if __name__ == "__main__":
