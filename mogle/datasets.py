@@ -218,6 +218,10 @@ class FaceDataset(Sequence[FaceSample]):
         """Where the picture is."""
         return self.root / "face" / self._faces[self.ids[index]][0]
 
+    def mask_file(self, index: int) -> Path:
+        """Where the mask is."""
+        return self.root / "mask" / f"{self.ids[index]}.png"
+
     def image(self, index: int) -> Image.Image:
         """The picture alone, RGB, at the data set's ``size``."""
         image = open_image(self.picture_file(index)).convert("RGB")
@@ -227,7 +231,7 @@ class FaceDataset(Sequence[FaceSample]):
 
     def label_map(self, index: int) -> np.ndarray:
         """The mask alone, uint8 (H, W), at the data set's ``size`` (its own where that is None)."""
-        return decode_mask(self.root / "mask" / f"{self.ids[index]}.png", size=self.size)
+        return decode_mask(self.mask_file(index), size=self.size)
 
     def captions(self, index: int) -> list[str]:
         """The captions alone; no picture is read."""
@@ -285,9 +289,8 @@ class FaceDataset(Sequence[FaceSample]):
                 found.append(str(error))
                 return None
 
-        name = self.ids[index]
         image = attempt(lambda: open_image(self.picture_file(index)))
-        mask = attempt(lambda: decode_mask(self.root / "mask" / f"{name}.png"))
+        mask = attempt(lambda: decode_mask(self.mask_file(index)))
         attempt(lambda: self.captions(index))
         if image is not None and mask is not None:
             width, height = image.size

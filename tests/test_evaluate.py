@@ -210,15 +210,32 @@ def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> No
 
     Image.fromarray(colorize(samples.masks[1])).resize((48, 48)).save(folder / "27001.jpg")
     warned = " ".join(judge_pictures(folder, judges(), test, out=out)["warnings"])
-    assert "mixes JPEG and PNG" in warned and "1 pictures were not 32 x 32" in warned
+    assert "mixes JPEG and PNG" in warned and "resized to 32 x 32 px: 1;" in warned
     (folder / "27003.png").write_bytes(b"half a picture")
-    with pytest.raises(MogleError, match=r"1 unreadable pictures\n  27003.png"):
+    with pytest.raises(MogleError, match=r"unreadable pictures: 1\n  27003.png"):
         judge_pictures(folder, judges(), test, out=out)
     (folder / "27003.png").rename(folder / "tom.png")
-    with pytest.raises(MogleError, match=r"belong to no sample \(tom\)"):
+    with pytest.raises(MogleError, match=r"belong to no sample: 1 \(tom\)"):
         judge_pictures(folder, judges(), test, out=out)
     with pytest.raises(MogleError, match="no such folder"):
         judge_pictures(tmp_path / "nowhere", judges(), test, out=out)
+
+
+def test_masks_of_several_sizes_are_warned_of(tmp_path, samples) -> None:
+    from mogle.metrics.samples import folder_samples
+
+    for kind in ("face", "mask", "text"):
+        (tmp_path / kind).mkdir()
+    for i in range(3):
+        Image.fromarray(samples.images[i]).save(tmp_path / "face" / f"{i}.png")
+        mask = Image.fromarray(samples.masks[i])
+        (mask if i else mask.resize((16, 16), Image.Resampling.NEAREST)).save(tmp_path / "mask" / f"{i}.png")
+        (tmp_path / "text" / f"{i}.txt").write_text("A face.")
+    found, _ = folder_samples(tmp_path, 3, 32, split=None)
+    assert found.warnings == (
+        "masks differ in size (2 of 32 x 32, 1 of 16 x 16 px) and were brought to 32 x 32: that shows in every number",
+    )
+    assert folder_samples(tmp_path, 1, 32, split=None)[0].warnings == ()
 
 
 def test_one_picture_is_no_set(tmp_path, samples) -> None:

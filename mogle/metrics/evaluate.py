@@ -391,7 +391,7 @@ def gate_picture(pipe: FaceMoGLEPipeline, mogle: MoGLE, samples: Samples) -> Any
 
 def warnings_about(test: SampleSet, embedder: TextEmbedder | None, generated: bool) -> list[str]:
     """What makes the numbers of a set doubtful, and why some are missing."""
-    found = []
+    found = [*test.samples.warnings]
     if embedder is None:
         found.append("no text embedder beside the judges: text and CMMD are not measured")
     if min(len(test.samples), len(test.reference)) < _DETECTABLE:

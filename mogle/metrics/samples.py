@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ class Samples:
     attributes: tuple[Mapping[str, str | None], ...]
     source: str
     jpeg: bool = False  # some of the pictures come from JPEG files
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,8 +98,24 @@ def folder_samples(
         tuple(data.attributes(i) or read_caption(said[i]) for i in rows),
         f"{Path(root).name}, {'first ' if count < whole else ''}{len(rows)} samples",
         jpeg=any(is_jpeg(data.picture_file(i)) for i in rows),
+        warnings=tuple(_mixed_sizes("pictures", [data.picture_file(i) for i in rows], size))
+        + tuple(_mixed_sizes("masks", [data.mask_file(i) for i in rows], size)),
     )
     return samples, Stack(picture, range(len(rows), len(data)), (*shape, 3))
+
+
+def _mixed_sizes(what: str, files: Sequence[Path], size: int) -> list[str]:
+    """A warning where files of one kind differ in size: what was brought to `size` from afar looks different."""
+    from PIL import Image
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    for file in files:
+        with Image.open(file) as picture:  # reads the header alone
+            sizes[picture.size] += 1
+    if len(sizes) == 1:
+        return []
+    counts = ", ".join(f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(_LISTED))
+    return [f"{what} differ in size ({counts} px) and were brought to {size} x {size}: that shows in every number"]
 
 
 JPEG_SHOWS = "the traces that JPEG leaves show in every distance"
@@ -145,8 +163,8 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures
     place = {name: i for i, name in enumerate(samples.ids)}
     if strangers := [name for name in files if name not in place]:
         raise MogleError(
-            f"{folder}: {len(strangers)} pictures belong to no sample ({_ids(strangers)}); expected names such as "
-            f"{samples.ids[0]}.png"
+            f"{folder}: pictures that belong to no sample: {len(strangers)} ({_ids(strangers)}); "
+            f"expected names such as {samples.ids[0]}.png"
         )
     height, width = samples.images.shape[1:3]
     kept, names, broken, resized = [], [], [], 0
@@ -166,7 +184,7 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures
         return np.asarray(image)
 
     if broken:
-        raise MogleError(f"{folder}: {len(broken)} unreadable pictures\n  " + "\n  ".join(broken[:_LISTED]))
+        raise MogleError(f"{folder}: unreadable pictures: {len(broken)}\n  " + "\n  ".join(broken[:_LISTED]))
     warnings = []
     if missing := [name for name in samples.ids if name not in files]:
         warnings.append(f"{len(missing)} of {len(samples)} samples have no picture in {folder.name}: {_ids(missing)}")
@@ -176,5 +194,5 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures
     elif kinds != {samples.jpeg}:
         warnings.append(f"JPEG on one side and PNG on the other: {JPEG_SHOWS}")
     if resized:
-        warnings.append(f"{resized} pictures were not {width} x {height} px and were resized: that shows in distances")
+        warnings.append(f"pictures resized to {width} x {height} px: {resized}; that shows in distances")
     return samples.take(kept), Stack(picture, range(len(kept)), (height, width, 3)), warnings
