@@ -130,7 +130,7 @@ def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
     assert rows["text+mask"]["diversity"] == 0  # the painter gives a mask the same picture at every seed
     assert rows["real"]["structure"] == 0 < rows["text"]["structure"] < 4
     assert rows["real"]["structure_as_reported"] == 0 < rows["text"]["structure_as_reported"]
-    nothing = {"pixel_accuracy": [0, 0, 0], "mean_iou": [0, 0, 0]}
+    nothing = dict.fromkeys(("pixel_accuracy", "mean_iou", "structure", "kid"), [0, 0, 0])
     assert results["against"]["mask"] == {"base": "text+mask", "n": 3, **nothing}
     assert set(results["against"]) == {"text", "mask", "swapped", "no-local", "scalar-gate"}
     assert any("only 4 samples" in warning for warning in results["warnings"])
@@ -294,11 +294,20 @@ def test_orderings_are_decided_by_intervals() -> None:
         return {"title": "t", **numbers, "intervals": {**ends, "text": [text - wide, text + wide]}}
 
     rows = {"text+mask": row(0.9, 0.4, 20.0, 0.01), "mask": row(0.8, 0.3, 10.0, 0.01), "text": row(0.7, 0.2, 15.0, 9.0)}
-    against = {"mask": {"base": "text+mask", "pixel_accuracy": [-0.1, -0.3, 0.1]}}
+    pairs = {"pixel_accuracy": [-0.1, -0.3, 0.1], "text": [-10.0, -30.0, 10.0]}
+    against = {"mask": {"base": "text+mask", **pairs}}
     head, lines = ordering_table({"rows": rows, "against": against})
     assert [line[1] for line in lines] == ["mask", "KID x 1000", "text"] * 2 and len(head) == 5
-    # mask only: 2.57 against 2.44, 8.29 against 10.87, 24.53 against 26.32; text only: 4.94, 21.85, 26.91
-    assert [line[4] for line in lines] == [OPEN, SAME, SAME, OPEN, OPEN, OPEN]
+    # mask only: 2.57 against 2.44, 8.29 against 10.87, 24.53 against 26.32; text only: 4.94, 21.85, 26.91.
+    # Mask only has less text by both rows' own intervals, and that is undecided by the pairs, which count.
+    assert [line[4] for line in lines] == [
+        OPEN,
+        SAME,
+        OPEN,
+        OPEN,
+        OPEN,
+        OPEN,
+    ]  # text -10 would be sure without its pairs
     assert lines[0][3] == "-0.100 [-0.300, +0.100]" and lines[1][3] == "-100.0 [-114.1, -85.9]"
     assert verdict(1.0, -2.0, -1.0) == OTHER and verdict(-1.0, -2.0, -1.0) == SAME and verdict(1.0, -1.0, 1.0) == OPEN
 

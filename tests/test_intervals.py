@@ -11,7 +11,7 @@ from mogle.metrics.detection import area_under_curve, detection_auc
 from mogle.metrics.diversity import diversity, seed_distances
 from mogle.metrics.fid import fid_estimate
 from mogle.metrics.intervals import balanced_estimate, bootstrap, mean_estimate
-from mogle.metrics.kid import kid
+from mogle.metrics.kid import kid, kid_difference
 from mogle.metrics.masks import confusion_matrices, mean_iou, pixel_accuracy
 from mogle.metrics.mmd import discrepancy
 
@@ -46,6 +46,16 @@ def _cubic(shift: float, d: int = 8) -> float:
     return mean(0, 0, 0) + mean(far, far, far) - 2 * mean(0, 0, far)
 
 
+def _row_pairs(
+    rng: np.random.Generator, near: float, far: float, n: int = 100, d: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Real rows, and two sets whose rows share most of what makes them differ from each other, as two pictures of one
+    mask and seed do: each N(shift, 1)."""
+    common = rng.normal(size=(n, d))
+    made = [0.95 * common + np.sqrt(1 - 0.95**2) * rng.normal(size=(n, d)) + shift for shift in (near, far)]
+    return rng.normal(size=(n, d)), made[0], made[1]
+
+
 CASES = {
     "mean": (lambda r: mean_estimate(r.exponential(size=40)), 1.0),
     "pixel accuracy": (lambda r: bootstrap(_mask_counts(r), pixel_accuracy, 300), pixel_accuracy(_MASK_MEAN)),
@@ -55,6 +65,8 @@ CASES = {
     "KID, alike": (lambda r: kid(*_pair(r, 0.0)), 0.0),
     "KID, near": (lambda r: kid(*_pair(r, 0.2)), _cubic(0.2)),
     "KID, far": (lambda r: kid(*_pair(r, 1.0)), _cubic(1.0)),
+    "KID, paired": (lambda r: kid_difference(*_row_pairs(r, 0.6, 0.7)), _cubic(0.7) - _cubic(0.6)),
+    "KID, paired, far": (lambda r: kid_difference(*_row_pairs(r, 0.2, 1.0)), _cubic(1.0) - _cubic(0.2)),
     "linear kernel": (lambda r: discrepancy(*_pair(r, 0.3), lambda a, b: a @ b.T), 8 * 0.3**2),
     "FID, alike": (lambda r: fid_estimate(*_pair(r, 0.0, d=3)), 0.0),
     "FID, far": (lambda r: fid_estimate(*_pair(r, 0.5, d=3)), 3 * 0.5**2),
@@ -73,6 +85,17 @@ def test_intervals_cover_the_truth(name: str) -> None:
     middle = np.array([e.value for e in made])
     assert abs(middle.mean() - truth) < 4 * middle.std() / np.sqrt(REPEATS) + 1e-9  # no bias to speak of
     assert all(e.low <= e.value <= e.high for e in made)
+
+
+def test_a_paired_difference_is_that_of_both_and_surer() -> None:
+    real, first, second = _row_pairs(np.random.default_rng(3), 0.6, 0.7)
+    apart, paired = (kid(real, first), kid(real, second)), kid_difference(real, first, second)
+    assert paired.value == pytest.approx(apart[1].value - apart[0].value)
+    assert 3 * (paired.high - paired.low) < sum(e.high - e.low for e in apart)
+    nothing = kid_difference(real, first, first)
+    assert nothing.value == 0 and nothing.low == nothing.high == 0
+    with pytest.raises(MogleError, match="found 100 and 99 pictures and 100 real ones, expected pairs"):
+        kid_difference(real, first, second[1:])
 
 
 def test_the_gaussian_kernels_interval_covers_what_large_sets_give() -> None:

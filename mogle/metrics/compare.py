@@ -7,7 +7,8 @@ fewer pictures than two numbers with an interval each.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,34 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.metrics.intervals import Estimate, bootstrap, mean_estimate
+from mogle.metrics.kid import kid_difference
 from mogle.metrics.masks import mean_iou, pixel_accuracy
-from mogle.metrics.report import measured, signed, table_of
+from mogle.metrics.report import differences, measured, table_of
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of each picture: its sample, its confusion matrix (N,19,19), the reader's features (N,192)."""
+    """Of each picture: its sample, its confusion matrix (N,19,19), the reader's features (N,192), and scores (N,)."""
 
     ids: tuple[str, ...]
     matrices: np.ndarray
     features: np.ndarray
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # "text", "structure"
+
+
+_SCORE = "score_"  # before the names of scores in a file
 
 
 def save_measured(folder: Path, name: str, measured: Measured) -> None:
     """Writes NAME.npz."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder / f"{name}.npz",
-        ids=np.array(measured.ids),
-        matrices=measured.matrices.astype(np.int32),
-        features=measured.features.astype(np.float32),
-    )
+    arrays = {
+        "ids": np.array(measured.ids),
+        "matrices": measured.matrices.astype(np.int32),
+        "features": measured.features.astype(np.float32),
+        **{_SCORE + score: values for score, values in measured.scores.items()},
+    }
+    np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
 
 def load_measured(folder: str | Path, name: str) -> Measured:
@@ -49,7 +56,9 @@ def load_measured(folder: str | Path, name: str) -> Measured:
     if not path.is_file():
         raise MogleError(f"{path}: no such file; expected a row that `mogle evaluate --out {folder}` has measured")
     with np.load(path, allow_pickle=False) as data:
-        return Measured(tuple(str(i) for i in data["ids"]), data["matrices"].astype(np.int64), data["features"])
+        scores = {key.removeprefix(_SCORE): data[key] for key in data.files if key.startswith(_SCORE)}
+        ids = tuple(str(i) for i in data["ids"])
+        return Measured(ids, data["matrices"].astype(np.int64), data["features"], scores)
 
 
 def shared(first: Measured, second: Measured) -> tuple[np.ndarray, np.ndarray]:
@@ -66,11 +75,12 @@ def shared(first: Measured, second: Measured) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
-def against(first: Measured, second: Measured) -> dict[str, Any]:
-    """Second minus first on the samples that both have: pixel accuracy (mean over pictures) and mIoU, with intervals.
+def against(first: Measured, second: Measured, real: np.ndarray | None = None) -> dict[str, Any]:
+    """Second minus first on the samples that both have: pixel accuracy (mean over pictures), mIoU, every score that
+    both have, and, with the features (m,192) of real portraits, KID; each with an interval.
 
     Returns:
-        {"n": ..., "pixel_accuracy": [value, low, high], "mean_iou": [value, low, high]}
+        {"n": ..., "pixel_accuracy": [value, low, high], "mean_iou": [value, low, high], ...}
     """
     left, right = shared(first, second)
     pairs = np.stack([first.matrices[left], second.matrices[right]], axis=1)
@@ -80,6 +90,10 @@ def against(first: Measured, second: Measured) -> dict[str, Any]:
 
     pixels = np.array([pixel_accuracy(b) - pixel_accuracy(a) for a, b in pairs])
     found = {"pixel_accuracy": mean_estimate(pixels), "mean_iou": bootstrap(pairs, gain)}
+    for score in sorted(first.scores.keys() & second.scores.keys()):
+        found[score] = mean_estimate(second.scores[score][right] - first.scores[score][left])
+    if real is not None and min(len(left), len(real)) > 2:
+        found["kid"] = kid_difference(real, first.features[left], second.features[right])
     return {"n": len(left), **{name: _plain(estimate) for name, estimate in found.items()}}
 
 
@@ -102,11 +116,10 @@ def compare(first: str | Path, second: str | Path) -> str:
     names = [name for name in results[0] if name in results[1]]
     if not names:
         raise MogleError(f"{folders[0]} and {folders[1]} have no row in common; expected at least one")
+    found = [against(load_measured(folders[0], name), load_measured(folders[1], name)) for name in names]
+    head, cells = differences(found)
     lines = []
-    for name in names:
-        found = against(load_measured(folders[0], name), load_measured(folders[1], name))
+    for name, one, signed in zip(names, found, cells, strict=True):
         kids = [measured(rows[name], "kid", rows[name].get("kid"), 1, 1000) for rows in results]
-        differences = [signed(found[key]) for key in ("pixel_accuracy", "mean_iou")]
-        lines.append([results[0][name]["title"], str(found["n"]), *differences, *kids])
-    head = ["second less first", "n in both", "pixel accuracy", "mIoU", "KID x 1000, first", "second"]
-    return table_of(head, lines) + "\n"
+        lines.append([results[0][name]["title"], str(one["n"]), *signed, *kids])
+    return table_of(["second less first", "n in both", *head, "KID x 1000, first", "second"], lines) + "\n"

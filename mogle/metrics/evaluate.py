@@ -171,8 +171,10 @@ def measure(
                 return mean_balanced(np.split(sums, cuts))
 
             intervals[key] = ends(bootstrap(np.concatenate(counts, axis=1), average))
+    scores: dict[str, np.ndarray] = {}
     if embedder is not None:
-        text = mean_estimate(embedder.score(features, [samples.captions[i] for i in _caption_order(row, samples)]))
+        scores["text"] = embedder.score(features, [samples.captions[i] for i in _caption_order(row, samples)])
+        text = mean_estimate(scores["text"])
         numbers["text"], intervals["text"] = text.value, ends(text)
     if len(made) > 1 and len(reference) > 1:
         distance = kid(reference, features)
@@ -180,7 +182,7 @@ def measure(
         if embedder is not None:
             seen = embedder.pictures(reference), embedder.pictures(features)
             numbers["cmmd"], intervals["cmmd"] = cmmd(*seen), ends(cmmd_estimate(*seen))
-        each = paired_structure(judges.parser.keys(samples.images), judges.parser.keys(made))
+        scores["structure"] = each = paired_structure(judges.parser.keys(samples.images), judges.parser.keys(made))
         structure = mean_estimate(each)
         numbers["structure"], intervals["structure"] = structure.value, ends(structure)
         numbers["structure_as_reported"] = structure_as_reported(each)
@@ -192,7 +194,7 @@ def measure(
         sizes, distances = fid_by_size(reference, features)
         numbers["fid_by_size"] = [[int(size), float(d)] for size, d in zip(sizes, distances, strict=True)]
     numbers["intervals"] = intervals
-    return numbers, Measured(samples.ids, matrices, features)
+    return numbers, Measured(samples.ids, matrices, features, scores)
 
 
 def evaluate(
@@ -304,7 +306,8 @@ def evaluate(
             for key in kept:  # whichever of two rows came first
                 base = _base_of(key, kept)
                 if base in kept and key != base and results["against"].get(key, {}).get("base") != base:
-                    results["against"][key] = {"base": base, **against(kept[base], kept[key])}
+                    found = against(kept[base], kept[key], features["portraits"])
+                    results["against"][key] = {"base": base, **found}
         gallery(columns).save(out / "gallery.png")
         write_report(out, results)
     return results

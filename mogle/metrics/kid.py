@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mogle.errors import MogleError
 from mogle.metrics.features import check_features
 from mogle.metrics.intervals import Estimate
-from mogle.metrics.mmd import discrepancy
+from mogle.metrics.mmd import discrepancy, paired_difference
 
 
 def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -28,6 +29,22 @@ def kid(real: np.ndarray, fake: np.ndarray) -> Estimate:
     """
     check_features(real, fake, "KID")
     return discrepancy(real, fake, _kernel)
+
+
+def kid_difference(real: np.ndarray, first: np.ndarray, second: np.ndarray) -> Estimate:
+    """KID of second less KID of first, both against real (m,d); row i of first and second (n,d) is of one sample.
+
+    Raises:
+        MogleError: fewer than three rows, other widths or numbers of rows, or NaN.
+    """
+    for features in (first, second):
+        check_features(real, features, "KID")
+    if len(first) != len(second) or min(len(first), len(real)) < 3:
+        raise MogleError(
+            f"KID: found {len(first)} and {len(second)} pictures and {len(real)} real ones, expected pairs, and at "
+            "least three of each"
+        )
+    return paired_difference(real, first, second, _kernel)
 
 
 def kid_subsets(

@@ -1,7 +1,7 @@
 """The paper's orderings beside ours: what it found better than what, and whether our rows say so too.
 
 Its numbers and ours are of other pictures, networks and bases, so only the order can be compared: mask (its structure
-distance, our pixel accuracy), KID, and text (its CLIP score, our embedder's).
+distance with our pixel accuracy, and with our structure distance), KID, and text (its CLIP score, our embedder's).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PAIRS: dict[str, tuple[str, str]] = {
 #: What is compared: the paper's column and whether more of it is better; our number, the same, and its factor.
 _NUMBERS = (
     ("mask", "structure", False, "pixel_accuracy", True, 1.0),
+    ("structure x 1000", "structure", False, "structure", False, 1000.0),
     ("KID x 1000", "KID x 1000", False, "kid", False, 1000.0),
     ("text", "text", True, "text", True, 1.0),
 )
@@ -53,8 +54,8 @@ def verdict(published: float, low: float, high: float) -> str:
 def _gain(results: Mapping[str, Any], name: str, base: str, key: str) -> tuple[float, float, float] | None:
     """Row less its base with an interval: of the pairs, where there are; else from both rows' own, which is wider."""
     rows, paired = results["rows"], results["against"].get(name)
-    if key == "pixel_accuracy" and paired is not None and paired["base"] == base:
-        value, low, high = paired["pixel_accuracy"]
+    if paired is not None and paired["base"] == base and key in paired:
+        value, low, high = paired[key]
         return None if low is None else (value, low, high)
     mine, theirs = _interval(rows[name], key), _interval(rows[base], key)
     if mine is None or theirs is None:
@@ -82,7 +83,7 @@ def ordering_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str
                 continue
             value, low, high = (factor * part for part in gain)
             signs = (theirs - whole) * (1 if more else -1), *sorted((1 if better else -1) * end for end in (low, high))
-            digits = 3 if key == "pixel_accuracy" else 1
+            digits = {"pixel_accuracy": 3, "structure": 2}.get(key, 1)
             shown = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
             lines.append([results["rows"][name]["title"], title, f"{theirs:g}, {whole:g}", shown, verdict(*signs)])
     return head, lines

@@ -19,10 +19,30 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def signed(numbers: Sequence[float | None]) -> str:
-    """A difference with its interval, [value, low, high]: -0.044 [-0.052, -0.036]."""
-    value, low, high = numbers
-    return f"{value:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
+#: What two rows of one test set are told apart by: title, key, digits after the point, factor.
+DIFFERENCES = (
+    ("pixel accuracy, mean over pictures", "pixel_accuracy", 3, 1),
+    ("mIoU", "mean_iou", 3, 1),
+    ("structure x 1000", "structure", 2, 1000),
+    ("text", "text", 1, 1),
+    ("KID x 1000", "kid", 1, 1000),
+)
+
+
+def differences(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles of what is in any of these differences, and the cells of each: -0.044 [-0.052, -0.036]."""
+
+    numbers = [entry for entry in DIFFERENCES if any(entry[1] in one for one in found)]
+    lines = []
+    for one in found:
+        cells = []
+        for _, key, digits, factor in numbers:
+            value, *interval = [f"{factor * part:+.{digits}f}" for part in one.get(key, ()) if part is not None] or [
+                "–"
+            ]
+            cells.append(f"{value} [{', '.join(interval)}]" if interval else value)
+        lines.append(cells)
+    return [title for title, *_ in numbers], lines
 
 
 def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -102,12 +122,12 @@ def size_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def difference_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines: what each row loses or gains against another one on the same samples."""
-    head = ["row", "less", "n", "pixel accuracy, mean over pictures", "mIoU"]
     found: Mapping[str, Mapping[str, Any]] = results["against"]
     titles = {name: row["title"] for name, row in results["rows"].items()}
-    return head, [
-        [titles[name], titles[one["base"]], str(one["n"]), signed(one["pixel_accuracy"]), signed(one["mean_iou"])]
-        for name, one in found.items()
+    head, lines = differences([*found.values()])
+    return ["row", "less", "n", *head], [
+        [titles[name], titles[one["base"]], str(one["n"]), *cells]
+        for (name, one), cells in zip(found.items(), lines, strict=True)
     ]
 
 
