@@ -244,7 +244,7 @@ def test_one_picture_is_no_set(tmp_path, samples) -> None:
         judge_pictures(tmp_path, judges(), SampleSet(samples, samples.images), out=tmp_path / "out")
 
 
-def test_two_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
+def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
     worse = samples.masks.copy()
     worse[:, 12:20, 12:20] = 2
     for name, masks in (("good", samples.masks), ("bad", worse)):
@@ -258,7 +258,10 @@ def test_two_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
     found = against(good, bad)
     assert found["n"] == 4 and found["pixel_accuracy"] == pytest.approx([-64 / 32**2] * 3)
     assert found["mean_iou"][2] < 0
-    line = compare(tmp_path / "of-good", tmp_path / "of-bad").splitlines()[2]
+    table, again = compare(tmp_path / "of-good", tmp_path / "of-bad", tmp_path / "of-good").split("\n\n")
+    head, _, line = table.splitlines()
+    assert head.startswith("| of-bad less of-good |")
+    assert again.splitlines()[2].startswith("| pictures in good | 4 | +0.0")
     assert line.startswith("| pictures in good | 4 | -0.0")
     with pytest.raises(MogleError, match="no results.json"):
         compare(tmp_path / "of-good", tmp_path)

@@ -171,12 +171,12 @@ def _say(out: Path) -> None:
 
 def compare(
     first: Annotated[Path, typer.Argument(help="The --out of one evaluation.")],
-    second: Annotated[Path, typer.Argument(help="That of another one, of the same samples.")],
+    others: Annotated[list[Path], typer.Argument(help="Those of others, of the same samples.")],
 ) -> None:
-    """Hold two evaluations against each other, picture by picture: differences with their intervals."""
+    """Hold evaluations against the first of them, picture by picture: differences with their intervals."""
     from mogle.metrics.compare import compare as table
 
-    typer.echo(table(first, second))
+    typer.echo(table(first, *others))
 
 
 def _numbers(seeds: str) -> list[int]:
