@@ -2,7 +2,8 @@
 
     mogle evaluate --out runs/eval && python -m mogle.course.results runs/eval
 
-The prose around them is written by hand; numbers in it are checked against docs/results/results.json by a test.
+The prose around them is written by hand. A test holds tables and verdicts to docs/results/results.json; other numbers
+in the prose have to be read again after each evaluation.
 """
 
 from __future__ import annotations

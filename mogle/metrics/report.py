@@ -31,16 +31,14 @@ DIFFERENCES = (
 
 def differences(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Titles of what is in any of these differences, and the cells of each: -0.044 [-0.052, -0.036]."""
-
     numbers = [entry for entry in DIFFERENCES if any(entry[1] in one for one in found)]
     lines = []
     for one in found:
         cells = []
         for _, key, digits, factor in numbers:
-            value, *interval = [f"{factor * part:+.{digits}f}" for part in one.get(key, ()) if part is not None] or [
-                "–"
-            ]
-            cells.append(f"{value} [{', '.join(interval)}]" if interval else value)
+            shown = [f"{factor * part:+.{digits}f}" for part in one.get(key, ()) if part is not None]
+            value, interval = shown[0] if shown else "–", ", ".join(shown[1:])
+            cells.append(f"{value} [{interval}]" if interval else value)
         lines.append(cells)
     return [title for title, *_ in numbers], lines
 
