@@ -72,10 +72,11 @@ def train_lora(transformer: Any, lora_on: str = "condition") -> list[torch.nn.Pa
 
 
 class RunCache:
-    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations.
+    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations; and the
+    memory that each step writes its keys and values into.
 
     `static=True` promises that the condition stream itself stays the same (attention "independent" and a gate that
-    depends on places alone): then its keys and values are kept too, and later steps do not compute the stream at all.
+    depends on places alone): then its keys and values stay in that memory, and later steps do not compute the stream.
     """
 
     def __init__(self, static: bool = False):
@@ -112,13 +113,12 @@ class Streams(NamedTuple):
     lora_all: bool  # LoRA on text and image tokens too
     num_text: int  # T
     last: bool  # only the image tokens are wanted
-    keep: bool  # return the condition's modulation, for the next steps
-    keep_keys: bool  # return its keys and values too
+    keep: bool  # return the condition's modulation and all keys and values, for the next steps
     modulation: tuple[Tensor, ...] | None  # the condition's, kept from an earlier step
-    keys: tuple[Tensor, Tensor] | None  # the condition's keys and values, kept from an earlier step
+    keys: tuple[Tensor, Tensor] | None  # memory for all keys and values; without `condition` it holds its rows already
 
 
-#: Output of one block: text, image, condition, and, if kept, the condition's modulation, and its keys and values.
+#: Output of one block: text, image, condition, and, if kept, the condition's modulation, and all keys and values.
 BlockOutput = tuple[Tensor | None, Tensor, Tensor | None, Any, Any]
 
 
@@ -187,9 +187,26 @@ def _keys(attn: Any, x: Tensor, rope: Any, adapted: bool) -> tuple[Tensor, Tenso
     return _heads(attn, attn.to_k, attn.norm_k, x, rope, adapted), _heads(attn, attn.to_v, None, x, rope, adapted)
 
 
-def _join(*parts: Tensor) -> Tensor:
-    """(B, L, heads, head) each -> (B, all L, heads, head), laid out head by head: a CPU attends a tenth faster so."""
-    return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
+def _join(*parts: Tensor, memory: Tensor | None = None) -> Tensor:
+    """(B, L, heads, head) each -> (B, all L, heads, head), laid out head by head: a CPU attends a tenth faster so.
+
+    Written into `memory`, an earlier result, if given; rows beyond the parts' stay. Fresh memory costs a CPU more than
+    the copy into it.
+    """
+    if memory is None:
+        return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
+    start = 0
+    for part in parts:
+        memory[:, start : start + part.shape[1]] = part
+        start += part.shape[1]
+    return memory
+
+
+def _join_keys(s: Streams, *parts: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Keys and values of text, image and condition, each in one; without the condition's they are in `s.keys`."""
+    keys, values = zip(*(part for part in parts if part is not None), strict=True)
+    memory = s.keys or (None, None)
+    return _join(*keys, memory=memory[0]), _join(*values, memory=memory[1])
 
 
 def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -208,7 +225,7 @@ def _attend_condition(attn: Any, query: Tensor, keys: Any, all_keys: Any, s: Str
 
 
 def _kept(s: Streams, modulation: Any, keys: Any) -> tuple[Any, Any]:
-    return modulation if s.keep else None, keys if s.keep_keys else None
+    return (modulation, keys) if s.keep else (None, None)
 
 
 def _clip(x: Tensor) -> Tensor:
@@ -224,26 +241,27 @@ def _double_block(block: Any, s: Streams) -> BlockOutput:
     text_mod = _modulation(block.norm1_context, s.time, s.lora_all, 6)
     text = _modulate(block.norm1_context.norm, s.text, text_mod[0], text_mod[1])
     query_text = _heads(attn, attn.add_q_proj, attn.norm_added_q, text, rope_text, s.lora_all)
-    key_text = _heads(attn, attn.add_k_proj, attn.norm_added_k, text, rope_text, s.lora_all)
-    value_text = _heads(attn, attn.add_v_proj, None, text, rope_text, s.lora_all)
+    text_keys = (
+        _heads(attn, attn.add_k_proj, attn.norm_added_k, text, rope_text, s.lora_all),
+        _heads(attn, attn.add_v_proj, None, text, rope_text, s.lora_all),
+    )
 
     mod = _modulation(block.norm1, s.time, s.lora_all, 6)
     image = _modulate(block.norm1.norm, s.image, mod[0], mod[1])
     query = _join(query_text, _heads(attn, attn.to_q, attn.norm_q, image, rope_image, s.lora_all))
     image_keys = _keys(attn, image, rope_image, s.lora_all)
 
-    condition, keys, mod_condition = None, s.keys, s.modulation or ()
+    condition, keys, mod_condition = None, None, s.modulation or ()
     if s.condition is not None:
         mod_condition = mod_condition or _modulation(block.norm1, s.time_zero, True, 6)
         condition = _modulate(block.norm1.norm, s.condition, mod_condition[0], mod_condition[1])
         keys = _keys(attn, condition, s.rope_condition, True)
-    assert keys is not None
-    all_keys = _join(key_text, image_keys[0], keys[0]), _join(value_text, image_keys[1], keys[1])
+    all_keys = _join_keys(s, text_keys, image_keys, keys)
 
     attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
     image = _finish_double(block, s.image, attended[:, s.num_text :], mod, s.lora_all)
     if s.last:
-        return None, image, None, *_kept(s, mod_condition, keys)
+        return None, image, None, *_kept(s, mod_condition, all_keys)
     text = torch.addcmul(s.text, text_mod[2], _linear(attn.to_add_out, attended[:, : s.num_text], s.lora_all))
     hidden = _modulate(block.norm2_context, text, text_mod[3], text_mod[4])
     text = _clip(torch.addcmul(text, text_mod[5], _feed_forward(block.ff_context, hidden, s.lora_all)))
@@ -251,7 +269,7 @@ def _double_block(block: Any, s: Streams) -> BlockOutput:
         query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
         attended = _attend_condition(attn, query, keys, all_keys, s)
         condition = _finish_double(block, s.condition, attended, mod_condition, True)
-    return text, image, condition, *_kept(s, mod_condition, keys)
+    return text, image, condition, *_kept(s, mod_condition, all_keys)
 
 
 def _finish_double(block: Any, x: Any, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool) -> Tensor:
@@ -274,23 +292,22 @@ def _single_block(block: Any, s: Streams) -> BlockOutput:
     rest = rest[:, cut:]  # the last block's text rows would be thrown away
     query = _heads(attn, attn.to_q, attn.norm_q, rest, _rows(s.rope, cut), s.lora_all)
 
-    condition, keys, mod_condition = None, s.keys, s.modulation or ()
+    condition, keys, mod_condition = None, None, s.modulation or ()
     if s.condition is not None:
         mod_condition = mod_condition or _modulation(block.norm, s.time_zero, True, 3)
         condition = _modulate(block.norm.norm, s.condition, mod_condition[0], mod_condition[1])
         keys = _keys(attn, condition, s.rope_condition, True)
-    assert keys is not None
-    all_keys = _join(rest_keys[0], keys[0]), _join(rest_keys[1], keys[1])
+    all_keys = _join_keys(s, rest_keys, keys)
 
     attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
     image = _finish_single(block, s.image[:, cut:], rest, attended, mod, s.lora_all)
     if s.last:
-        return None, image, None, *_kept(s, mod_condition, keys)
+        return None, image, None, *_kept(s, mod_condition, all_keys)
     if condition is not None:
         query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
         attended = _attend_condition(attn, query, keys, all_keys, s)
         condition = _finish_single(block, s.condition, condition, attended, mod_condition, True)
-    return None, image, condition, *_kept(s, mod_condition, keys)
+    return None, image, condition, *_kept(s, mod_condition, all_keys)
 
 
 def _finish_single(
@@ -496,7 +513,6 @@ def _forward(
         num_text=num_text,
         last=False,
         keep=cached,
-        keep_keys=static,
         modulation=None,
         keys=None,
     )
@@ -509,19 +525,21 @@ def _forward(
     blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
     nothing = [None] * len(blocks)
     known_modulations, known_keys = store.get("modulations", nothing), store.get("keys", nothing)
+    memory = store.get("memory")  # where keys are new in each block, one block after the other writes them here
     modulations, keys = [], []
     for index, block in enumerate(blocks):
         if index == len(self.transformer_blocks):
             s = s._replace(text=None, image=torch.cat([s.text, s.image], dim=1))  # type: ignore[list-item]
-        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index], keys=known_keys[index])
+        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index])
+        s = s._replace(keys=known_keys[index] if static else memory)
         text, image, condition, *kept = run(block, s)
         s = s._replace(text=text, image=image, condition=condition)
         modulations.append(kept[0])
         keys.append(kept[1])
+        memory = kept[1]
     if cached:
         store["modulations"] = modulations
-        if static:
-            store["keys"] = keys
+        store.update({"keys": keys} if static else {"memory": memory})
     return self.proj_out(self.norm_out(s.image, s.time))
 
 
