@@ -72,8 +72,8 @@ def train_lora(transformer: Any, lora_on: str = "condition") -> list[torch.nn.Pa
 
 
 class RunCache:
-    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations; and the
-    memory that each step writes its keys and values into.
+    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations; and memory
+    that each step writes over, as asking for it anew costs a CPU more than the writing.
 
     `static=True` promises that the condition stream itself stays the same (attention "independent" and a gate that
     depends on places alone): then its keys and values stay in that memory, and later steps do not compute the stream.
@@ -81,6 +81,7 @@ class RunCache:
 
     def __init__(self, static: bool = False):
         self.static = static
+        self.scratch: dict[Any, Tensor] = {}
         self._entries: list[tuple[tuple, dict[Any, Any]]] = []
 
     def entry(self, *tensors: Tensor | None) -> dict[Any, Any]:
@@ -116,6 +117,7 @@ class Streams(NamedTuple):
     keep: bool  # return the condition's modulation and all keys and values, for the next steps
     modulation: tuple[Tensor, ...] | None  # the condition's, kept from an earlier step
     keys: tuple[Tensor, Tensor] | None  # memory for all keys and values; without `condition` it holds its rows already
+    scratch: dict[Any, Tensor] | None  # memory for what a block forgets
 
 
 #: Output of one block: text, image, condition, and, if kept, the condition's modulation, and all keys and values.
@@ -190,8 +192,7 @@ def _keys(attn: Any, x: Tensor, rope: Any, adapted: bool) -> tuple[Tensor, Tenso
 def _join(*parts: Tensor, memory: Tensor | None = None) -> Tensor:
     """(B, L, heads, head) each -> (B, all L, heads, head), laid out head by head: a CPU attends a tenth faster so.
 
-    Written into `memory`, an earlier result, if given; rows beyond the parts' stay. Fresh memory costs a CPU more than
-    the copy into it.
+    Written into `memory`, an earlier result, if given; rows beyond the parts' stay.
     """
     if memory is None:
         return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
@@ -300,22 +301,33 @@ def _single_block(block: Any, s: Streams) -> BlockOutput:
     all_keys = _join_keys(s, rest_keys, keys)
 
     attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
-    image = _finish_single(block, s.image[:, cut:], rest, attended, mod, s.lora_all)
+    image = _finish_single(block, s.image[:, cut:], rest, attended, mod, s.lora_all, s.scratch)
     if s.last:
         return None, image, None, *_kept(s, mod_condition, all_keys)
     if condition is not None:
         query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
         attended = _attend_condition(attn, query, keys, all_keys, s)
-        condition = _finish_single(block, s.condition, condition, attended, mod_condition, True)
+        condition = _finish_single(block, s.condition, condition, attended, mod_condition, True, s.scratch)
     return None, image, condition, *_kept(s, mod_condition, all_keys)
 
 
 def _finish_single(
-    block: Any, x: Any, normed: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool
+    block: Any, x: Any, normed: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool, scratch: Any
 ) -> Tensor:
     """Feed-forward and output projection of one stream, with its residual."""
-    hidden = block.act_mlp(_linear(block.proj_mlp, normed, adapted))
-    return _clip(torch.addcmul(x, mod[2], _linear(block.proj_out, torch.cat([attended, hidden], dim=2), adapted)))
+    hidden = _linear(block.proj_mlp, normed, adapted)
+    if scratch is None or torch.compiler.is_compiling() or attended.dtype != hidden.dtype:
+        joined = torch.cat([attended, block.act_mlp(hidden)], dim=2)
+    else:
+        width = attended.shape[2]
+        shape = (*hidden.shape[:2], width + hidden.shape[2])
+        key = (shape, hidden.dtype, hidden.device)
+        if key not in scratch:
+            scratch[key] = hidden.new_empty(shape)
+        joined = scratch[key]
+        joined[..., :width] = attended
+        torch.ops.aten.gelu.out(hidden, approximate=block.act_mlp.approximate, out=joined[..., width:])
+    return _clip(torch.addcmul(x, mod[2], _linear(block.proj_out, joined, adapted)))
 
 
 # --- the whole transformer ---------------------------------------------------------------------------------------
@@ -515,6 +527,7 @@ def _forward(
         keep=cached,
         modulation=None,
         keys=None,
+        scratch=streams["cache"].scratch if cached else None,
     )
 
     def run(block: Any, s: Streams) -> Any:

@@ -448,7 +448,7 @@ def test_another_lora_acts_on_all_tokens(pipe, quick):
         assert (found < 1e-3) == (options["conditioning_scale"] < 1)
 
 
-@pytest.mark.parametrize("way", ["sequential", "group", "leaves", "compiled", "copied"])
+@pytest.mark.parametrize("way", ["sequential", "group", "leaves", "compiled", "compiled blocks", "copied"])
 def test_wrapped_transformers(pipe, quick, way):
     """Hooks on blocks and layers (offloading), compiling and copying leave the picture as it is."""
     expected = pipe(mask=MASKS[0], generator=seeds(0), **quick).images
@@ -474,6 +474,8 @@ def test_wrapped_transformers(pipe, quick, way):
         assert other._execution_device == torch.device("cpu")
     elif way == "compiled":
         other.transformer.compile(backend="eager", fullgraph=True)
+    elif way == "compiled blocks":
+        other.transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
     else:
         with torch.no_grad():
             other.transformer.proj_out.weight.zero_()
