@@ -57,8 +57,8 @@ def test_imports_are_cheap(code):
 
 
 HOUSE = (
-    "errors", "labels", "provenance", "portraits", "datasets", "conditions", "experts", "transformer", "adapters",
-    "pipeline", "checkpoints", "metrics", "parsing", "training", "course", "cli",
+    "errors", "labels", "provenance", "portraits", "datasets", "conditions", "experts", "blocks", "transformer",
+    "adapters", "pipeline", "checkpoints", "metrics", "parsing", "training", "course", "cli",
 )  # fmt: skip
 
 
