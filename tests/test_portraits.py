@@ -109,6 +109,11 @@ def test_out_of_sight_is_not_asked_for():
     shown = portraits._in_sight(attributes, mask)
     gone = {"hair_length", "hair_color", "hair_texture", "hat_color", "sunglasses"}
     assert {n for n, v in shown.items() if v is None} == gone
+    for share, hat, gone in ((0.05, "yes", True), (0.2, "yes", False), (0.05, "no", False)):
+        mask[:] = 0
+        mask[: round(64 * share)] = LABELS.index("hair")
+        seen = portraits._in_sight({**attributes, "hat": hat}, mask)
+        assert (seen["hair_texture"] is None) == gone and seen["hair_color"], "waves under a hat take more hair"
     assert portraits.full_caption(shown)
     assert len(portraits.write_captions(shown, np.random.default_rng(0))) == 10
 

@@ -33,9 +33,10 @@ __all__ = [
 ]  # fmt: skip
 
 #: Of the painting: raised when a seed no longer gives the same portrait, so that old folders are not continued.
-VERSION = 1
+VERSION = 2
 MIN_SIZE = 16
 IN_SIGHT = 0.003  # share of the picture (49 pixels at 128 px) from which on the colour of a thing can be told
+TEXTURE_IN_SIGHT = 0.12  # the same of hair under a hat, from which on waves can be told: they show at the crown
 MANIFEST = "dataset.json"
 
 T = TypeVar("T")
@@ -73,6 +74,8 @@ def _in_sight(attributes: dict[str, str | None], mask: np.ndarray) -> dict[str, 
     hidden = {name for name, a in ATTRIBUTES.items() if a.needs is not None and share[a.needs] < IN_SIGHT}
     if "hair_color" in hidden and attributes["hair_length"] != "bald":
         hidden.add("hair_length")
+    if attributes["hat"] == "yes" and share[ATTRIBUTES["hair_texture"].needs] < TEXTURE_IN_SIGHT:
+        hidden.add("hair_texture")
     return {name: None if name in hidden else value for name, value in attributes.items()}
 
 
