@@ -70,13 +70,18 @@ def test_training_goes_on_and_may_take_softened_pictures(tmp_path) -> None:
     first = train_judges(images, masks, attributes, out=tmp_path, steps=1, batch=8, heldout=8)
     started, soft = load_judges(tmp_path), np.full_like(images, 127)
     record = {"before": first["training"]}
+    before = {name: {k: v.clone() for k, v in net.state_dict().items()} for name, net in started._asdict().items()}
     facts = train_judges(
         images, masks, attributes, out=tmp_path, steps=1, batch=8, heldout=8, softened=soft, start=started,
-        record=record,
+        only="reader", record=record,
     )  # fmt: skip
     assert facts["heldout"]["n"] == facts["heldout_softened"]["n"] == 8
     assert facts["heldout"] != facts["heldout_softened"]
-    assert "Before that: parser 1 steps" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "Training: reader 1 steps of 16, seed" in card and "Before that: parser 1 steps" in card
+    for name, network in load_judges(tmp_path)._asdict().items():
+        same = all(torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
+        assert same == (name == "parser")
 
 
 def test_training_is_repeatable() -> None:
@@ -99,3 +104,5 @@ def test_wrong_folders_and_counts_are_named(tmp_path) -> None:
     images, masks, attributes = squares(4)
     with pytest.raises(MogleError, match="equal numbers"):
         train_judges(images, masks[:3], attributes, out=tmp_path, heldout=1)
+    with pytest.raises(MogleError, match="judges to start from"):
+        train_judges(images, masks, attributes, out=tmp_path, heldout=1, only="reader")

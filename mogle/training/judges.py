@@ -288,12 +288,14 @@ def train_judges(
     heldout: int = 500,
     softened: np.ndarray | None = None,
     start: Judges | None = None,
+    only: str | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains both judges on all but the last ``heldout`` samples, measures them on those, writes ``out``.
 
     ``softened`` are the same pictures as a VAE gives them back: half of the training's samples are taken from there,
-    and the judges are measured on the held out ones too. ``start`` is trained further instead of new networks.
+    and the judges are measured on the held out ones too. ``start`` is trained further instead of new networks, and
+    of it only the "parser" or the "reader" if ``only`` says so.
     The reader takes batches twice as large (it starts at half resolution). On a CPU both train at the same time, each
     with half of the threads (they then need not wait for each other); on a GPU one after the other. ``minutes`` limits
     each of the two on a CPU, both together on a GPU, two thirds of it for the parser. ``record`` is added to what
@@ -305,15 +307,20 @@ def train_judges(
             f"{len(images)} pictures, {len(masks)} masks, {len(attributes)} attribute sets, {heldout} of them held "
             "out; expected equal numbers and more samples than are held out"
         )
+    if only is not None and (start is None or only not in ("parser", "reader")):
+        raise MogleError(f'only={only!r}: expected "parser" or "reader", and judges to start from')
     device = torch.device(device)
     stacks = [images] if softened is None else [images, softened]
     pictures = [torch.from_numpy(stack[:count]).to(device) for stack in stacks]
     cuda = device.type == "cuda"
     share = (minutes, minutes) if minutes is None or not cuda else (minutes * 2 / 3, minutes / 3)
     all_threads = torch.get_num_threads()
-    threads = all_threads if cuda else max(1, all_threads // 2)
+    threads = all_threads if cuda or only else max(1, all_threads // 2)
+    idle = {"steps": 0, "batch": 0, "seconds": 0.0}
 
     def parser_job() -> tuple[FaceParser, dict[str, float]]:
+        if start and only == "reader":
+            return start.parser, idle
         torch.set_num_threads(threads)
         labels = torch.from_numpy(masks[:count])
         return train_parser(
@@ -322,6 +329,8 @@ def train_judges(
         )  # fmt: skip
 
     def reader_job() -> tuple[AttributeReader, dict[str, float]]:
+        if start and only == "parser":
+            return start.reader, idle
         torch.set_num_threads(threads)
         facts = attributes[:count]
         return train_reader(
@@ -363,12 +372,14 @@ def write_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
 
     attributes = "\n".join(row(n, [c["balanced_accuracy"][n] for c in columns]) for n in held["balanced_accuracy"])
     classes = "\n".join(row(label, [c["class_iou"][i] for c in columns]) for i, label in enumerate(LABELS))
+
+    def steps(run: Mapping[str, Any]) -> str:
+        each = (("parser", run["parser"]), ("reader", run["attributes"]))
+        return ", ".join(f"{name} {one['steps']} steps of {one['batch']}" for name, one in each if one["steps"])
+
     earlier, before = run.get("before"), ""
     while earlier:
-        before += (
-            f"\n- Before that: parser {earlier['parser']['steps']} steps of {earlier['parser']['batch']}, reader "
-            f"{earlier['attributes']['steps']} of {earlier['attributes']['batch']}, {earlier['minutes']} minutes."
-        )
+        before += f"\n- Before that: {steps(earlier)}, on {earlier['samples']} portraits, {earlier['minutes']} minutes."
         earlier = earlier.get("before")
     overall = [row("pixel accuracy", [c["pixel_accuracy"] for c in columns])]
     overall += [row("mIoU", [c["mean_iou"] for c in columns])]
@@ -383,8 +394,7 @@ Load both with `mogle.metrics.judges.load_judges`. They learned from painted por
 photograph is a guess.
 
 - Data: {run["samples"]} painted portraits of 128 px ({run.get("portraits", "seeds on record with the pretraining")}).
-- Training: parser {run["parser"]["steps"]} steps of {run["parser"]["batch"]}, reader {run["attributes"]["steps"]} steps
-  of {run["attributes"]["batch"]}, seed {run["seed"]}.
+- Training: {steps(run)}, seed {run["seed"]}.
 - Cost: {run["minutes"]} minutes on {run["hardware"]}, torch {run["torch"]}.{before}
 - Licence: Apache-2.0. Weights in float16.
 
@@ -420,6 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="limit for each judge (on a GPU for both together)")
     parser.add_argument("--vae", help="folder of a VAE; half of the samples go through it")
     parser.add_argument("--start", help="folder of judges to train further")
+    parser.add_argument("--only", choices=("parser", "reader"), help="of --start, train this one alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
@@ -437,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = train_judges(
         images, masks, attributes, out=options.out, device=options.device, steps=options.steps, batch=options.batch,
         seed=options.seed, minutes=options.minutes, heldout=options.heldout, softened=softened, start=start,
-        record=record,
+        only=options.only, record=record,
     )  # fmt: skip
     held = facts["heldout"]
     worst = min(held["balanced_accuracy"], key=held["balanced_accuracy"].get)
