@@ -20,7 +20,6 @@ from mogle.errors import MogleError
 #: A LoRA of any other name (a style, a turbo LoRA) acts on all tokens, as it does in diffusers.
 NAME = "mogle"
 
-
 #: Positions: (cos, sin), each (L, head), or (cos + i sin,) of (L, head / 2), which turns in one pass instead of five.
 Rope = tuple[Tensor, ...]
 
@@ -109,6 +108,7 @@ def _heads(attn: Any, layer: Any, norm: Any, x: Tensor, rope: Any, adapted: bool
 
 
 def rows(rope: Rope, start: int, stop: int | None = None) -> Rope:
+    """The positions of some of the tokens."""
     return tuple(part[start:stop] for part in rope)
 
 
@@ -241,7 +241,7 @@ def single_block(block: Any, s: Streams) -> BlockOutput:
 def _finish_single(
     block: Any, x: Any, normed: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool, scratch: Any
 ) -> Tensor:
-    """Feed-forward and output projection of one stream, with its residual."""
+    """Feed-forward and output projection of one stream, with its residual; in `scratch` if there is one."""
     hidden = linear(block.proj_mlp, normed, adapted)
     if scratch is None or torch.compiler.is_compiling() or attended.dtype != hidden.dtype:
         joined = torch.cat([attended, block.act_mlp(hidden)], dim=2)

@@ -241,6 +241,7 @@ def _forward(
     plain_run = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     # while the whole transformer is being compiled there is no looking at which tensors are the last call's
     cached = plain_run and streams["cache"] is not None
+    on_cpu = hidden_states.device.type == "cpu"  # complex RoPE and reused memory: only where they were measured
     store: dict[str, Any] = {}
     if cached:
         store = streams["cache"].entry(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
@@ -262,8 +263,8 @@ def _forward(
         store["text"] = linear(self.context_embedder, encoder_hidden_states, lora_all)
         store["time"] = time_embedding(torch.zeros_like(timestep))
         cos, sin = self.pos_embed(torch.cat([txt_ids, img_ids], dim=0))
-        # complex numbers only where they were measured to be faster, and no gradient or compiler meets them
-        store["rope"] = (torch.complex(cos, sin)[:, ::2],) if plain_run and cos.device.type == "cpu" else (cos, sin)
+        # complex numbers where no gradient or compiler meets them
+        store["rope"] = (torch.complex(cos, sin)[:, ::2],) if plain_run and on_cpu else (cos, sin)
     text, rope = store["text"], store["rope"]
     num_text = text.shape[1]
     s = Streams(
@@ -283,7 +284,7 @@ def _forward(
         keep=cached,
         modulation=None,
         keys=None,
-        scratch=streams["cache"].scratch if cached else None,
+        scratch=streams["cache"].scratch if cached and on_cpu else None,
     )
 
     def run(block: Any, s: Streams) -> Any:
@@ -299,13 +300,13 @@ def _forward(
     for index, block in enumerate(blocks):
         if index == len(self.transformer_blocks):
             s = s._replace(text=None, image=torch.cat([s.text, s.image], dim=1))  # type: ignore[list-item]
-        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index])
-        s = s._replace(keys=known_keys[index] if static else memory)
+        own_keys = known_keys[index] if static else memory
+        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index], keys=own_keys)
         text, image, condition, *kept = run(block, s)
         s = s._replace(text=text, image=image, condition=condition)
         modulations.append(kept[0])
         keys.append(kept[1])
-        memory = kept[1]
+        memory = kept[1] if on_cpu else None
     if cached:
         store["modulations"] = modulations
         store.update({"keys": keys} if static else {"memory": memory})
