@@ -15,8 +15,9 @@ from PIL import Image
 
 from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
+from mogle.metrics.cases import judge_masks
 from mogle.metrics.compare import against, compare, load_measured
-from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_masks, judge_pictures, psnr
+from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_pictures, psnr
 from mogle.metrics.orderings import OPEN, OTHER, SAME, ordering_table, verdict
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.sampling import Settings, reconstruct

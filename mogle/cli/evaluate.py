@@ -229,7 +229,7 @@ def _judge_masks(
     settings: Settings,
 ) -> None:
     from mogle.labels import decode_mask
-    from mogle.metrics.evaluate import judge_masks
+    from mogle.metrics.cases import judge_masks
 
     sized = {name: decode_mask(label_map, size=side) for name, label_map in labels.items()}
     for record in judge_masks(pipe, judges, sized, prompts, seeds, out=out, settings=settings):
