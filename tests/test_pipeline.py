@@ -69,7 +69,7 @@ def quick(text):
 @pytest.fixture(scope="module")
 def talking(pipe):
     """The golden pipeline with small random text encoders of the real classes; prompts of at most 12 tokens."""
-    from mogle.training.text import build_clip_encoder, build_t5_encoder, train_clip_tokenizer, train_t5_tokenizer
+    from mogle.tiny.text import build_clip_encoder, build_t5_encoder, train_clip_tokenizer, train_t5_tokenizer
 
     torch.manual_seed(0)
     words = ["a young woman with red hair", "an elderly man who smiles"] * 4

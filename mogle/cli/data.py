@@ -29,7 +29,7 @@ def paint(
     workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
 ) -> None:
     """Paint portraits with masks, captions and attributes, each from its seed; what is there already is kept."""
-    from mogle.portraits import write_dataset
+    from mogle.tiny.portraits import write_dataset
 
     for name, value in (("count", count), ("workers", workers)):
         if value is not None and value < 1:

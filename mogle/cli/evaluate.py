@@ -150,7 +150,7 @@ def _ablations() -> dict[str, Row]:
     """A row for each adapter in checkpoints/ablations, and a second one for some of them."""
     from mogle.checkpoints import shipped
     from mogle.metrics.evaluate import Row
-    from mogle.training.ablations import TITLES
+    from mogle.tiny.ablations import TITLES
 
     try:
         folders = {path.name: path for path in sorted(shipped("ablations").iterdir()) if path.is_dir()}

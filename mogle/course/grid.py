@@ -32,7 +32,7 @@ def draw(count: int, batch: int = 12, steps: int = 28) -> list[tuple[Image.Image
 
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline
     from mogle.labels import colorize
-    from mogle.portraits import paint
+    from mogle.tiny.portraits import paint
 
     pipe = load_pipeline(base_folder(), adapter_folder())
     pipe.set_progress_bar_config(disable=True)

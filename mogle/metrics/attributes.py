@@ -66,7 +66,7 @@ def judgeable(stated: Mapping[str, str | None], mask: np.ndarray, *, only_invisi
     share at another size. Eye make-up is not asked for where glasses may turn out dark and hide it.
     ``only_invisible`` keeps the attributes that the mask cannot give away.
     """
-    from mogle.portraits import ATTRIBUTES
+    from mogle.words import ATTRIBUTES
 
     enough = VISIBLE * mask.size / 128**2
     kept = {}

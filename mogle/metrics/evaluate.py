@@ -36,8 +36,8 @@ from mogle.metrics.samples import JPEG_SHOWS, Samples, derangement, pictures_of
 from mogle.metrics.sampling import Settings, reconstructions, sample
 from mogle.metrics.stack import Pictures, chunks, taken
 from mogle.metrics.structure import paired_structure, structure_as_reported
-from mogle.portraits import ATTRIBUTES, read_caption
 from mogle.provenance import Recipe, fingerprint
+from mogle.words import ATTRIBUTES, read_caption
 
 if TYPE_CHECKING:
     from accelerate import PartialState

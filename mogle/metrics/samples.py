@@ -11,7 +11,7 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.metrics.stack import Pictures, Stack, taken
-from mogle.portraits import read_caption
+from mogle.words import read_caption
 
 TEST_IDS = range(27_000, 30_000)
 _LISTED = 10  # ids spelled out in a message; the rest is counted
@@ -57,7 +57,7 @@ class Samples:
 
 def painted_samples(count: int, size: int, first: int = TEST_IDS.start, style: str = "portraits") -> Samples:
     """Portraits of the test split, painted from their numbers; of a shifted set, with another style."""
-    from mogle.portraits import paint_many
+    from mogle.tiny.portraits import paint_many
 
     if not 1 <= count <= TEST_IDS.stop - first:
         raise MogleError(f"{count} portraits from number {first} on: expected 1 to {max(0, TEST_IDS.stop - first)}")

@@ -81,7 +81,7 @@ class Encoder:
     """VAE and text encoders of a pipeline; `dtype` is that of what they give."""
 
     def __init__(self, pipe: FaceMoGLEPipeline, size: tuple[int, int], prompt_tokens: int | None, dtype: torch.dtype):
-        from mogle.training.base import vae_layout
+        from mogle.tiny.base import vae_layout
 
         self.pipe, self.size, self.dtype = pipe, size, dtype
         pipe.vae.encoder.to(memory_format=vae_layout(pipe._execution_device))
@@ -96,7 +96,7 @@ class Encoder:
         """Pictures -> tokens of their edges in gray, (n, N, 64)."""
         from PIL import Image as PIL_Image
 
-        from mogle.training.base import edge_pictures
+        from mogle.tiny.base import edge_pictures
 
         edges = edge_pictures(torch.from_numpy(np.stack([np.asarray(image) for image in images])))
         return self.images([PIL_Image.fromarray(edge) for edge in edges.numpy()])

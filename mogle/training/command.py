@@ -64,7 +64,7 @@ def train(
 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the results of every stage.")],
-    settings: Annotated[Path | None, typer.Option(help="YAML like mogle/configs/tiny-flux.yaml.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML like mogle/tiny/settings.yaml.")] = None,
     stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
@@ -75,7 +75,7 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train the tiny FLUX, the judges and the adapter from painted portraits; hours on two CPU cores."""
-    from mogle.training import pretrain as stage_module
+    from mogle.tiny import pretrain as stage_module
 
     chosen = tuple(stages.split(",")) if stages else stage_module.STAGES
     unknown = [stage for stage in chosen if stage not in stage_module.STAGES]

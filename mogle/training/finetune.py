@@ -36,7 +36,7 @@ class PaintedSource:
     @classmethod
     def paint(cls, count: int, size: tuple[int, int]) -> PaintedSource:
         """The portraits of the seeds 0, 1, ..."""
-        from mogle.portraits import paint_many
+        from mogle.tiny.portraits import paint_many
 
         if size[0] != size[1]:
             raise MogleError(f"size {size}: portraits are square; give a data set for other shapes")

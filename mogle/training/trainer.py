@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
-from mogle.training.base import sample_times
+from mogle.tiny.base import sample_times
 from mogle.training.cache import EncodedSet
 from mogle.training.settings import TrainSettings
 from mogle.transformer import add_lora, forward_streams, train_lora

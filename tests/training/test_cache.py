@@ -1,0 +1,164 @@
+"""The cache of encodings: equal to encoding on the fly, resumable, never stale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mogle.checkpoints import load_pipeline, shipped
+from mogle.conditions import condition_images, encode_images
+from mogle.datasets import FaceDataset
+from mogle.errors import MogleError
+from mogle.training.cache import (
+    CachedSet,
+    Encoder,
+    StreamedSet,
+    encode_set,
+    key_of,
+    source_facts,
+)
+from mogle.training.settings import load_train_settings
+from mogle.training.trainer import draw
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "portraits"
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    pipe = load_pipeline(shipped("tiny-flux"), None, "cpu", without=("transformer",))
+    return Encoder(pipe, SIZE, None, torch.float32)
+
+
+def source(count: int = 5) -> FaceDataset:
+    dataset = FaceDataset(DATA, size=SIZE)
+    dataset.ids = dataset.ids[:count]
+    return dataset
+
+
+@pytest.fixture()
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr("mogle.training.cache.SHARD", 2)
+
+
+def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_shards) -> None:
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 3)}
+    cached = CachedSet(encode_set(tmp_path, source(), encoder, facts, outlines=True))
+    streamed = StreamedSet(source(), encoder, 3)
+    assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == 3
+    for index in range(5):
+        for one, other in zip(cached.read(index, index % 3), streamed.read(index, index % 3), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(cached.read_outlines(index), streamed.read_outlines(index), rtol=1e-4, atol=1e-4)
+    settings = load_train_settings("tiny", ["batch=4"])
+    one, other = draw(cached, range(4), settings), draw(streamed, range(4), settings)
+    assert one.ids == other.ids and all(
+        torch.allclose(a, b, atol=1e-4) for a, b in zip(one[1:], other[1:], strict=True)
+    )
+
+
+def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
+    """The tokens of an all-black local picture stand in for those of a dropped one."""
+    streamed = StreamedSet(source(1), encoder, 1)
+    batch = draw(streamed, [0], replace(load_train_settings("tiny"), drop_local=1.0, drop_text=1.0))
+    images = condition_images(source(1).label_map(0))
+    images[1:] = -1
+    torch.testing.assert_close(batch.conditions[0], encode_images(encoder.pipe.vae, images), rtol=1e-4, atol=1e-4)
+    states, pooled = encoder.captions([""])
+    assert torch.equal(batch.states, states) and torch.equal(batch.pooled, pooled)
+
+
+def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_shards) -> None:
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 1)}
+    folder = encode_set(tmp_path, source(), encoder, facts)
+    shards = sorted(folder.glob("shard-*"))
+    assert len(shards) == 3
+    before = [path.stat().st_mtime_ns for path in shards]
+    shards[1].unlink()
+    (folder / "shard-00001.123.new").write_bytes(b"half")
+    with pytest.raises(MogleError, match=r"no shard-00001.safetensors \(1 missing\)"):
+        CachedSet(folder)
+    assert encode_set(tmp_path, source(), encoder, facts) == folder
+    after = [path.stat().st_mtime_ns for path in shards]
+    assert before[0] == after[0] and before[2] == after[2] and before[1] != after[1]
+    CachedSet(folder).read(3, 0)
+
+
+def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monkeypatch) -> None:
+    import safetensors.torch
+
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 1)}
+    write, left = safetensors.torch.save_file, 2
+
+    def fills(tensors, path) -> None:
+        nonlocal left
+        write(tensors, path)
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fills)
+    with pytest.raises(OSError, match="No space left"):
+        encode_set(tmp_path, source(), encoder, facts)
+    folder = tmp_path / key_of({**facts, "outlines": False})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "common.safetensors",
+        "index.json",
+        "shard-00000.safetensors",
+    ]
+
+
+def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path) -> None:
+    copied = tmp_path / "set"
+    shutil.copytree(DATA, copied)
+
+    def key(name: str, captions: int = 1, **others) -> str:
+        dataset = FaceDataset(copied, size=SIZE)
+        facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(dataset, captions), **others}
+        keys.append((name, key_of(facts)))
+        return keys[-1][1]
+
+    keys: list[tuple[str, str]] = []
+    assert key("one") == key("again")
+    keys.clear()
+    key("as it was")
+    key("captions", 2)
+    key("size", size=[32, 32])
+    path = copied / "mask" / "3.png"
+    path.write_bytes((copied / "mask" / "4.png").read_bytes())
+    key("a mask")
+    text = json.loads((copied / "text.json").read_text())
+    text["5.jpg"][0] = "Another caption."
+    (copied / "text.json").write_text(json.dumps(text))
+    key("a caption")
+    with torch.no_grad():
+        weight = next(encoder.pipe.vae.encoder.parameters())
+        kept = weight.clone()
+        weight += 1e-3
+    key("the VAE")
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert len({value for _, value in keys}) == len(keys), keys
+
+
+def test_damaged_samples_are_listed_all_at_once_or_left_out(tmp_path) -> None:
+    copied = tmp_path / "set"
+    shutil.copytree(DATA, copied)
+    (copied / "mask" / "1.png").unlink()
+    (copied / "face" / "2.jpg").write_bytes(b"no picture")
+    from PIL import Image
+
+    Image.fromarray(np.zeros((64, 100, 3), np.uint8)).save(copied / "face" / "3.jpg")
+    (copied / "text" / "77.txt").write_text("Nobody.")
+    with pytest.raises(MogleError) as caught:
+        FaceDataset.checked(copied)
+    said = str(caught.value)
+    assert all(part in said for part in ("1: no mask/1.png", "2.jpg", "3: mask of", "77: captions without"))
+    dataset = FaceDataset.checked(copied, skip_bad=True)
+    assert len(dataset) == 29 and dataset.skipped == 4 and not {"1", "2", "3"} & set(dataset.ids)
