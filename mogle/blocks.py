@@ -1,257 +1,204 @@
 """One block of FLUX with a third stream of tokens: diffusers' modules, called in our order.
 
-`transformer.py` puts these in the place of the blocks' own forwards and walks through them.
+    text, image, condition = double_block(block, text, image, condition, step)
+    _, image, condition = single_block(block, None, image, condition, step)   # text and image are one sequence here
+
+Each stream is modulated, projected to queries, keys and values, and finished by itself; only attention mixes them. The
+condition passes the image's weights plus LoRA, at the image's positions, with the modulation of time 0 (paper section
+3.3). `transformer.py` walks through the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from mogle.errors import MogleError
+from mogle.attention import Rope, Scratch, attend, join, rotate, rows
+from mogle.lora import linear
 
-#: Key of the condition in `joint_attention_kwargs`, and name of the LoRA adapter that acts on condition tokens.
-#: A LoRA of any other name (a style, a turbo LoRA) acts on all tokens, as it does in diffusers.
-NAME = "mogle"
-
-#: Positions: (cos, sin), each (L, head), or (cos + i sin,) of (L, head / 2), which turns in one pass instead of five.
-Rope = tuple[Tensor, ...]
+#: What one block keeps from step to step: the condition's "modulation", and with a static condition all "keys".
+BlockCache = dict[str, Any]
+#: Text, image and condition tokens; what is no longer wanted is None.
+Streams = tuple[Tensor | None, Tensor, Tensor | None]
 
 
-class Streams(NamedTuple):
-    """Input of one block. B samples, T text, N image, M condition tokens, width D."""
+class Step(NamedTuple):
+    """What all blocks of one step share. B samples; T text, N image and N condition tokens; width D."""
 
-    text: Tensor | None  # (B, T, D); None in single blocks, where it stands before the image tokens in `image`
-    image: Tensor  # (B, N, D), in single blocks (B, T + N, D)
-    condition: Tensor | None  # (B, M, D); None where kept keys and values take its place
-    time: Tensor  # (B, D) embedding of time, guidance and pooled text, for text and image
-    time_zero: Tensor | None  # the same at t = 0, for the condition
-    rope: Rope  # of text and image, T + N rows
-    rope_condition: Rope  # M rows
-    bias: Tensor | None  # (B or 1, 1, 1, T + N + M) added to the logits of text and image queries
-    bias_condition: Tensor | None  # the same for condition queries
-    independent: bool  # condition queries see condition keys only
-    lora_all: bool  # LoRA on text and image tokens too
+    time: Tensor  # (B, D) embedding of time, guidance and pooled text
+    time_zero: Tensor  # the same at time 0, for the condition
+    rope: Rope  # T + N rows; the condition has the image's
     num_text: int  # T
-    last: bool  # only the image tokens are wanted
-    keep: bool  # return the condition's modulation and all keys and values, for the next steps
-    modulation: tuple[Tensor, ...] | None  # the condition's, kept from an earlier step
-    keys: tuple[Tensor, Tensor] | None  # memory for all keys and values; without `condition` it holds its rows already
-    scratch: dict[Any, Tensor] | None  # memory for what a block forgets, kept by size
+    bias: Tensor | None  # (B or 1, 1, 1, T + N + N), added to the logits of text and image queries
+    bias_condition: Tensor | None  # the same for condition queries
+    independent: bool  # condition queries see the condition alone
+    lora_all: bool  # LoRA on image tokens too, in single blocks also on text tokens
+    static: bool  # the condition is the same at every step: its keys and values are kept
+    scratch: Scratch | None  # memory that blocks write over, while sampling on a CPU
 
 
-#: Output of one block: text, image, condition, and, if kept, the condition's modulation, and all keys and values.
-BlockOutput = tuple[Tensor | None, Tensor, Tensor | None, Any, Any]
+def double_block(
+    block: Any, text: Tensor | None, image: Tensor, condition: Tensor | None, step: Step,
+    cache: BlockCache | None = None, last: bool = False,
+) -> Streams:  # fmt: skip
+    """FluxTransformerBlock: text has weights of its own. text (B, T, D), image (B, N, D), condition (B, N, D).
+
+    A condition of None is one whose keys and values are in the cache. After the `last` block only the image counts.
+    """
+    assert text is not None
+    attn, on_all = block.attn, step.lora_all
+    rope_text, rope_image = rows(step.rope, 0, step.num_text), rows(step.rope, step.num_text)
+
+    mod_text = modulation(block.norm1_context, step.time, on_all, 6)
+    normed = modulate(block.norm1_context.norm, text, mod_text[0], mod_text[1])
+    query_text = heads(attn, attn.add_q_proj, attn.norm_added_q, normed, rope_text, on_all)
+    key_text = heads(attn, attn.add_k_proj, attn.norm_added_k, normed, rope_text, on_all)
+    value_text = heads(attn, attn.add_v_proj, None, normed, rope_text, on_all)
+
+    mod = modulation(block.norm1, step.time, on_all, 6)
+    normed = modulate(block.norm1.norm, image, mod[0], mod[1])
+    query_image, key_image, value_image = queries_keys_values(attn, normed, rope_image, on_all)
+
+    keys, values = [key_text, key_image], [value_text, value_image]
+    if condition is not None:
+        mod_condition = kept(cache, "modulation", lambda: modulation(block.norm1, step.time_zero, True, 6))
+        normed = modulate(block.norm1.norm, condition, mod_condition[0], mod_condition[1])
+        query, key, value = queries_keys_values(attn, normed, rope_image, True, no_query=last)
+        keys, values = [*keys, key], [*values, value]
+    all_keys, all_values = join_keys(keys, values, step, cache)
+
+    attended = attend(attn, join([query_text, query_image]), all_keys, all_values, step.bias)
+    image = finish_double(block, image, attended[:, step.num_text :], mod, on_all)
+    if last:
+        return None, image, None
+    if condition is not None:
+        seen = (key, value) if step.independent else (all_keys, all_values)
+        condition = finish_double(
+            block, condition, attend(attn, query, *seen, step.bias_condition), mod_condition, True
+        )
+    attended = linear(attn.to_add_out, attended[:, : step.num_text], on_all)
+    text = torch.addcmul(text, mod_text[2], attended)
+    normed = modulate(block.norm2_context, text, mod_text[3], mod_text[4])
+    text = torch.addcmul(text, mod_text[5], feed_forward(block.ff_context, normed, on_all))
+    return in_range(text), image, condition
 
 
-# --- linear layers with LoRA, one stream at a time ---------------------------------------------------------------
+def single_block(
+    block: Any, text: None, image: Tensor, condition: Tensor | None, step: Step,
+    cache: BlockCache | None = None, last: bool = False,
+) -> Streams:  # fmt: skip
+    """FluxSingleTransformerBlock: text and image are one sequence, `image` (B, T + N, D), condition (B, N, D)."""
+    attn, on_all = block.attn, step.lora_all
+    first = step.num_text if last else 0  # the last block's text rows would be thrown away
+
+    mod = modulation(block.norm, step.time, on_all, 3)
+    normed = modulate(block.norm.norm, image, mod[0], mod[1])
+    key_rest = heads(attn, attn.to_k, attn.norm_k, normed, step.rope, on_all)
+    value_rest = heads(attn, attn.to_v, None, normed, step.rope, on_all)
+    normed = normed[:, first:]
+    query_rest = heads(attn, attn.to_q, attn.norm_q, normed, rows(step.rope, first), on_all)
+
+    keys, values = [key_rest], [value_rest]
+    if condition is not None:
+        mod_condition = kept(cache, "modulation", lambda: modulation(block.norm, step.time_zero, True, 3))
+        normed_condition = modulate(block.norm.norm, condition, mod_condition[0], mod_condition[1])
+        rope_image = rows(step.rope, step.num_text)
+        query, key, value = queries_keys_values(attn, normed_condition, rope_image, True, no_query=last)
+        keys, values = [*keys, key], [*values, value]
+    all_keys, all_values = join_keys(keys, values, step, cache)
+
+    attended = attend(attn, query_rest, all_keys, all_values, step.bias)
+    image = finish_single(block, image[:, first:], normed, attended, mod, on_all, step.scratch)
+    if condition is None or last:
+        return None, image, None
+    seen = (key, value) if step.independent else (all_keys, all_values)
+    attended = attend(attn, query, *seen, step.bias_condition)
+    condition = finish_single(block, condition, normed_condition, attended, mod_condition, True, step.scratch)
+    return None, image, condition
 
 
-def linear(layer: Any, x: Tensor, adapted: bool) -> Tensor:
-    """`layer(x)`, with our LoRA only if `adapted`. peft's layers decide nothing here: they only hold the weights."""
-    if not hasattr(layer, "lora_A"):
-        return layer(x)
-    if NAME in layer.merged_adapters:
-        raise MogleError("the LoRA is fused into the base; it must act on condition tokens alone: call unfuse_lora()")
-    out = layer.base_layer(x)
-    for name in () if layer.disable_adapters else layer.active_adapters:
-        if name not in layer.lora_A or (name == NAME and not adapted):
-            continue
-        if name in layer.lora_variant:
-            raise MogleError(f"LoRA {name!r} is a {type(layer.lora_variant[name]).__name__}; expected a plain LoRA")
-        down, up = layer.lora_A[name], layer.lora_B[name]
-        low = down(layer.lora_dropout[name](x.to(down.weight.dtype))) * layer.scaling[name]
-        out = out + up(low).to(out.dtype)
-    return out
+# --- parts of a block, each for one stream -----------------------------------------------------------------------
 
 
-@contextmanager
-def without_lora(transformer: Any) -> Iterator[None]:
-    """Our LoRA taken out of every layer's active adapters, for a forward of the transformer's own."""
-    layers = [m for m in transformer.modules() if hasattr(m, "lora_A") and NAME in m.active_adapters]
-    before = [layer._active_adapter for layer in layers]
-    for layer in layers:
-        layer._active_adapter = [name for name in layer.active_adapters if name != NAME]
-    try:
-        yield
-    finally:
-        for layer, active in zip(layers, before, strict=True):
-            layer._active_adapter = active
-
-
-# --- one block ---------------------------------------------------------------------------------------------------
-
-
-def _modulation(norm: Any, time: Any, adapted: bool, parts: int) -> tuple[Tensor, ...]:
-    """AdaLN: shift, scale, gate (twice in a double block), each (B, 1, D)."""
+def modulation(norm: Any, time: Tensor, adapted: bool, parts: int) -> tuple[Tensor, ...]:
+    """AdaLN: shift, scale and gate (twice in a double block) from the embedding of the time, each (B, 1, D)."""
     return linear(norm.linear, norm.silu(time), adapted).unsqueeze(1).chunk(parts, dim=-1)
 
 
-def _modulate(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, norm(x), 1 + scale)  # one pass over x where * and + take two
+def modulate(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """shift + (1 + scale) norm(x), in one pass over x."""
+    return torch.addcmul(shift, norm(x), 1 + scale)
 
 
-def _heads(attn: Any, layer: Any, norm: Any, x: Tensor, rope: Any, adapted: bool) -> Tensor:
+def heads(attn: Any, layer: Any, norm: Any, x: Tensor, rope: Rope, adapted: bool) -> Tensor:
     """(B, L, D) -> (B, L, heads, head): queries and keys are normed and turned to their positions, values are not."""
-    heads: Any = linear(layer, x, adapted).unflatten(-1, (attn.heads, -1))
-    if norm is None:
-        return heads
-    if len(rope) == 1:
-        return apply_rotary_emb(norm(heads), rope[0][None], use_real=False)
-    return apply_rotary_emb(norm(heads), rope, sequence_dim=1)
+    split = linear(layer, x, adapted).unflatten(-1, (attn.heads, -1))
+    return split if norm is None else rotate(norm(split), rope)
 
 
-def rows(rope: Rope, start: int, stop: int | None = None) -> Rope:
-    """The positions of some of the tokens."""
-    return tuple(part[start:stop] for part in rope)
+def queries_keys_values(
+    attn: Any, x: Tensor, rope: Rope, adapted: bool, no_query: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a stream with the image's weights; `no_query` gives the keys in the queries' place, where nobody asks."""
+    key = heads(attn, attn.to_k, attn.norm_k, x, rope, adapted)
+    query = key if no_query else heads(attn, attn.to_q, attn.norm_q, x, rope, adapted)
+    return query, key, heads(attn, attn.to_v, None, x, rope, adapted)
 
 
-def _keys(attn: Any, x: Tensor, rope: Any, adapted: bool) -> tuple[Tensor, Tensor]:
-    return _heads(attn, attn.to_k, attn.norm_k, x, rope, adapted), _heads(attn, attn.to_v, None, x, rope, adapted)
+def kept(cache: BlockCache | None, name: str, compute: Callable[[], Any]) -> Any:
+    """What the cache holds under this name, computed when it is first asked for; always computed without a cache."""
+    if cache is None:
+        return compute()
+    if name not in cache:
+        cache[name] = compute()
+    return cache[name]
 
 
-def _join(*parts: Tensor, memory: Tensor | None = None) -> Tensor:
-    """(B, L, heads, head) each -> (B, all L, heads, head), laid out head by head: a CPU attends a tenth faster so.
+def join_keys(keys: list[Tensor], values: list[Tensor], step: Step, cache: BlockCache | None) -> tuple[Tensor, Tensor]:
+    """Keys and values of all streams, (B, T + N + N, heads, head) each, in memory of an earlier block or step.
 
-    Written into `memory`, an earlier result, if given; rows beyond the parts' stay.
+    A static condition's rows stay in the block's cache, where later steps write text and image before them.
     """
-    if memory is None:
-        return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
-    start = 0
-    for part in parts:
-        memory[:, start : start + part.shape[1]] = part
-        start += part.shape[1]
-    return memory
+    if step.static and cache is not None:
+        old = cache.get("keys", (None, None))
+        cache["keys"] = both = join(keys, old[0]), join(values, old[1])
+        return both
+    old = (None, None) if step.scratch is None or step.scratch.keys is None else step.scratch.keys
+    both = join(keys, old[0]), join(values, old[1])
+    if step.scratch is not None:
+        step.scratch.keys = both
+    return both
 
 
-def _join_keys(s: Streams, *parts: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Keys and values of text, image and condition, each in one; without the condition's they are in `s.keys`."""
-    keys, values = zip(*(part for part in parts if part is not None), strict=True)
-    memory = s.keys or (None, None)
-    return _join(*keys, memory=memory[0]), _join(*values, memory=memory[1])
+def finish_double(block: Any, x: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool) -> Tensor:
+    """Output projection and feed-forward of a stream with the image's weights, each with its gate and residual."""
+    projected = block.attn.to_out[1](linear(block.attn.to_out[0], attended, adapted))
+    x = torch.addcmul(x, mod[2], projected)
+    return torch.addcmul(x, mod[5], feed_forward(block.ff, modulate(block.norm2, x, mod[3], mod[4]), adapted))
 
 
-def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, L, heads, head) -> (B, L, D), by the attention backend that the user has chosen in diffusers."""
-    processor = attn.processor
-    backend, parallel = getattr(processor, "_attention_backend", None), getattr(processor, "_parallel_config", None)
-    bias = None if bias is None else bias.to(query.dtype)
-    out = dispatch_attention_fn(query, key, value, attn_mask=bias, backend=backend, parallel_config=parallel)
-    return out.flatten(2, 3).to(query.dtype)
-
-
-def _attend_condition(attn: Any, query: Tensor, keys: Any, all_keys: Any, s: Streams) -> Tensor:
-    """Attention of the condition queries: over everything, or over the condition alone."""
-    key, value = keys if s.independent else all_keys
-    return _attend(attn, query, key, value, s.bias_condition)
-
-
-def _kept(s: Streams, modulation: Any, keys: Any) -> tuple[Any, Any]:
-    return (modulation, keys) if s.keep else (None, None)
-
-
-def _clip(x: Tensor) -> Tensor:
-    return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
-
-
-def double_block(block: Any, s: Streams) -> BlockOutput:
-    """FluxTransformerBlock.forward with a third stream."""
-    assert s.text is not None
-    attn = block.attn
-    rope_text, rope_image = rows(s.rope, 0, s.num_text), rows(s.rope, s.num_text)
-
-    text_mod = _modulation(block.norm1_context, s.time, s.lora_all, 6)
-    text = _modulate(block.norm1_context.norm, s.text, text_mod[0], text_mod[1])
-    query_text = _heads(attn, attn.add_q_proj, attn.norm_added_q, text, rope_text, s.lora_all)
-    text_keys = (
-        _heads(attn, attn.add_k_proj, attn.norm_added_k, text, rope_text, s.lora_all),
-        _heads(attn, attn.add_v_proj, None, text, rope_text, s.lora_all),
-    )
-
-    mod = _modulation(block.norm1, s.time, s.lora_all, 6)
-    image = _modulate(block.norm1.norm, s.image, mod[0], mod[1])
-    query = _join(query_text, _heads(attn, attn.to_q, attn.norm_q, image, rope_image, s.lora_all))
-    image_keys = _keys(attn, image, rope_image, s.lora_all)
-
-    condition, keys, mod_condition = None, None, s.modulation or ()
-    if s.condition is not None:
-        mod_condition = mod_condition or _modulation(block.norm1, s.time_zero, True, 6)
-        condition = _modulate(block.norm1.norm, s.condition, mod_condition[0], mod_condition[1])
-        keys = _keys(attn, condition, s.rope_condition, True)
-    all_keys = _join_keys(s, text_keys, image_keys, keys)
-
-    attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
-    image = _finish_double(block, s.image, attended[:, s.num_text :], mod, s.lora_all)
-    if s.last:
-        return None, image, None, *_kept(s, mod_condition, all_keys)
-    text = torch.addcmul(s.text, text_mod[2], linear(attn.to_add_out, attended[:, : s.num_text], s.lora_all))
-    hidden = _modulate(block.norm2_context, text, text_mod[3], text_mod[4])
-    text = _clip(torch.addcmul(text, text_mod[5], _feed_forward(block.ff_context, hidden, s.lora_all)))
-    if condition is not None:
-        query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
-        attended = _attend_condition(attn, query, keys, all_keys, s)
-        condition = _finish_double(block, s.condition, attended, mod_condition, True)
-    return text, image, condition, *_kept(s, mod_condition, all_keys)
-
-
-def _finish_double(block: Any, x: Any, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool) -> Tensor:
-    """Output projection and feed-forward of one image-side stream, with their residuals."""
-    x = torch.addcmul(x, mod[2], block.attn.to_out[1](linear(block.attn.to_out[0], attended, adapted)))
-    return torch.addcmul(x, mod[5], _feed_forward(block.ff, _modulate(block.norm2, x, mod[3], mod[4]), adapted))
-
-
-def _feed_forward(ff: Any, x: Tensor, adapted: bool) -> Tensor:
+def feed_forward(ff: Any, x: Tensor, adapted: bool) -> Tensor:
+    """diffusers' FeedForward, layer by layer: LoRA may sit on each."""
     gelu, dropout, out = ff.net
     return linear(out, dropout(gelu.gelu(linear(gelu.proj, x, adapted))), adapted)
 
 
-def single_block(block: Any, s: Streams) -> BlockOutput:
-    """FluxSingleTransformerBlock.forward with a third stream; text and image are one."""
-    attn, cut = block.attn, s.num_text if s.last else 0
-    mod = _modulation(block.norm, s.time, s.lora_all, 3)
-    rest = _modulate(block.norm.norm, s.image, mod[0], mod[1])
-    rest_keys = _keys(attn, rest, s.rope, s.lora_all)
-    rest = rest[:, cut:]  # the last block's text rows would be thrown away
-    query = _heads(attn, attn.to_q, attn.norm_q, rest, rows(s.rope, cut), s.lora_all)
-
-    condition, keys, mod_condition = None, None, s.modulation or ()
-    if s.condition is not None:
-        mod_condition = mod_condition or _modulation(block.norm, s.time_zero, True, 3)
-        condition = _modulate(block.norm.norm, s.condition, mod_condition[0], mod_condition[1])
-        keys = _keys(attn, condition, s.rope_condition, True)
-    all_keys = _join_keys(s, rest_keys, keys)
-
-    attended = _attend(attn, query, all_keys[0], all_keys[1], s.bias)
-    image = _finish_single(block, s.image[:, cut:], rest, attended, mod, s.lora_all, s.scratch)
-    if s.last:
-        return None, image, None, *_kept(s, mod_condition, all_keys)
-    if condition is not None:
-        query = _heads(attn, attn.to_q, attn.norm_q, condition, s.rope_condition, True)
-        attended = _attend_condition(attn, query, keys, all_keys, s)
-        condition = _finish_single(block, s.condition, condition, attended, mod_condition, True, s.scratch)
-    return None, image, condition, *_kept(s, mod_condition, all_keys)
-
-
-def _finish_single(
-    block: Any, x: Any, normed: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool, scratch: Any
-) -> Tensor:
-    """Feed-forward and output projection of one stream, with its residual; in `scratch` if there is one."""
+def finish_single(
+    block: Any, x: Tensor, normed: Tensor, attended: Tensor, mod: tuple[Tensor, ...], adapted: bool,
+    scratch: Scratch | None,
+) -> Tensor:  # fmt: skip
+    """MLP beside the attention's output, one projection of both, gate and residual."""
     hidden = linear(block.proj_mlp, normed, adapted)
-    if scratch is None or torch.compiler.is_compiling() or attended.dtype != hidden.dtype:
+    if scratch is None:
         joined = torch.cat([attended, block.act_mlp(hidden)], dim=2)
     else:
-        width = attended.shape[2]
-        shape = (*hidden.shape[:2], width + hidden.shape[2])
-        key = (shape, hidden.dtype, hidden.device)
-        if key not in scratch:
-            scratch[key] = hidden.new_empty(shape)
-        joined = scratch[key]
-        joined[..., :width] = attended
-        torch.ops.aten.gelu.out(hidden, approximate=block.act_mlp.approximate, out=joined[..., width:])
-    return _clip(torch.addcmul(x, mod[2], linear(block.proj_out, joined, adapted)))
+        joined = scratch.activate_and_join(block.act_mlp, hidden, attended)
+    return in_range(torch.addcmul(x, mod[2], linear(block.proj_out, joined, adapted)))
+
+
+def in_range(x: Tensor) -> Tensor:
+    """Values that float16 can hold, as diffusers' blocks keep them."""
+    return x.clip(-65504, 65504) if x.dtype == torch.float16 else x

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,23 @@ with _quiet("transformers"):  # it would say that image processors fall back to 
     from diffusers.pipelines import pipeline_utils
     from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-from mogle.adapters import LORA_FILE, read_adapter, write_adapter  # noqa: E402
+from mogle.adapters import read_adapter, write_adapter  # noqa: E402
 from mogle.conditions import encode_distinct  # noqa: E402
 from mogle.errors import MogleError, MogleWarning  # noqa: E402
 from mogle.experts import MoGLE  # noqa: E402
 from mogle.labels import decode_mask  # noqa: E402
-from mogle.transformer import NAME, RunCache, check_options, install  # noqa: E402
+from mogle.lora import (  # noqa: E402
+    NAME,
+    activate_beside,
+    active_adapters,
+    check_lora,
+    lora_layers,
+    lora_set_aside,
+    remember_lora,
+    unwrapped,
+)
+from mogle.lora_keys import PREFIX  # noqa: E402
+from mogle.transformer import Condition, ConditionCache, install  # noqa: E402
 
 GATE_TIMES = {"training": 1.0, "reference": 1000.0}
 
@@ -88,17 +100,24 @@ class FaceMoGLEPipeline(FluxPipeline):
     def load_mogle(self, folder: str | Path) -> None:
         """Load LoRA and MoGLE from a directory, ours or the reference's, in place of those loaded before.
 
+        A LoRA of another name (a style) stays as active as it was.
+
         Raises:
-            MogleError: before anything has changed, if files are missing, unsafe, or made for another base.
+            MogleError: before anything has changed, if files are missing, unsafe, damaged or made for another base.
         """
-        mogle, settings = read_adapter(folder, self.transformer)
-        others = [name for name in getattr(self.transformer, "peft_config", {}) if name != NAME]
-        if NAME in getattr(self.transformer, "peft_config", {}):
-            self.transformer.delete_adapters(NAME)
-        self.transformer.load_lora_adapter(str(folder), weight_name=LORA_FILE, adapter_name=NAME, _pipeline=self)
-        if others:
-            self.transformer.set_adapters([*others, NAME])
-        self.mogle, self.settings = mogle.requires_grad_(False).eval(), settings
+        adapter = read_adapter(folder, self.transformer)
+        network = unwrapped(self.transformer)
+        before = active_adapters(network)
+        if NAME in getattr(network, "peft_config", {}):
+            network.delete_adapters(NAME)
+        network.load_lora_adapter(adapter.lora, adapter_name=NAME, metadata=adapter.config, _pipeline=self)
+        activate_beside(network, before, NAME)
+        remember_lora(network)
+        if missing := {name.removeprefix(PREFIX).partition(".lora_")[0] for name in adapter.lora} - set(
+            lora_layers(network)
+        ):
+            raise MogleError(f"{folder}: peft left out {len(missing)} layers of the LoRA, such as {min(missing)}")
+        self.mogle, self.settings = adapter.mogle.requires_grad_(False).eval(), adapter.settings
 
     def save_mogle(self, folder: str | Path, format: str = "safetensors") -> None:
         """Write LoRA and MoGLE under the reference's key names.
@@ -110,10 +129,34 @@ class FaceMoGLEPipeline(FluxPipeline):
             raise MogleError("there is no MoGLE to save: expected load_mogle() or an assigned `mogle` before")
         write_adapter(folder, self, self.mogle, self.settings, format)
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write the base as a FluxPipeline folder. Adapters are not part of it: `save_mogle` writes the mask's.
+
+        With LoRA layers in place diffusers would write their names, which no loader finds again.
+        """
+        wrapped, self.transformer = self.transformer, unwrapped(self.transformer)
+        try:
+            with lora_set_aside(self.transformer):
+                super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.transformer = wrapped
+
+    def load_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers, for a LoRA that acts on all tokens (a style); the mask adapter stays as active as it was."""
+        before = active_adapters(self.transformer)
+        super().load_lora_weights(*args, **kwargs)
+        for name, layer in lora_layers(self.transformer).items():
+            if NAME in before.get(name, []) and NAME not in layer.active_adapters:
+                layer._active_adapter = [*layer.active_adapters, NAME]
+
     def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
-        """Refused while a mask adapter is loaded: it must act on condition tokens alone."""
-        if NAME in getattr(self.transformer, "peft_config", {}):
-            raise MogleError("the mask adapter acts on condition tokens alone and cannot be fused into the base")
+        """As in diffusers; refused for the mask adapter, which must act on condition tokens alone."""
+        names = kwargs.get("adapter_names")
+        if NAME in getattr(unwrapped(self.transformer), "peft_config", {}) and (not names or NAME in names):
+            raise MogleError(
+                "the mask adapter acts on condition tokens alone and cannot be fused into the base; expected "
+                "adapter_names=[...] with the names of other adapters"
+            )
         super().fuse_lora(*args, **kwargs)
 
     # --- inputs --------------------------------------------------------------------------------------------------
@@ -208,6 +251,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         height: int | None = None,
         width: int | None = None,
         conditioning_scale: float = 1.0,
+        mask_guidance: float = 1.0,
         attention: str | None = None,
         lora_on: str | None = None,
         gate_time: str = "training",
@@ -227,7 +271,9 @@ class FaceMoGLEPipeline(FluxPipeline):
             condition_tokens: (B, 20, N, 64), `encode_conditions(mask)` made (or changed) before, in place of `mask`.
             height, width: pixels, multiples of 16; default: the VAE's `sample_size`, what the base was trained at.
             conditioning_scale: strength of the mask, >= 0; 0 ignores it, 1 is what was trained.
-            attention, lora_on: see `mogle.transformer.forward_streams`; default: what the adapter was trained with, or
+            mask_guidance: w in v = v(text) + w (v(text, mask) - v(text)): for the mask what `guidance_scale` is for
+                words. 1 is the method as published; other values take two forwards a step and are this project's.
+            attention, lora_on: see `mogle.transformer.Condition`; default: what the adapter was trained with, or
                 "union" and "condition".
             gate_time: "training": the gate sees t in (0, 1), as it did in training; "reference": t x 1000, as in the
                 reference's sampler, for its released weights. Loading an adapter never changes it.
@@ -242,49 +288,48 @@ class FaceMoGLEPipeline(FluxPipeline):
         Raises:
             MogleError: neither prompt nor mask, a mask of background only, no adapter loaded, or bad options.
         """
-        attention = attention or self.settings.get("attention", "union")
-        lora_on = lora_on or self.settings.get("lora_on", "condition")
-        check_options(attention, conditioning_scale, lora_on)
+        condition = Condition(
+            None,
+            attention=attention or self.settings.get("attention", "union"),
+            scale=conditioning_scale,
+            lora_on=lora_on or self.settings.get("lora_on", "condition"),
+            guidance=mask_guidance,
+        )
         if gate_time not in GATE_TIMES:
             raise MogleError(f"gate_time={gate_time!r}: expected one of {', '.join(map(repr, GATE_TIMES))}")
+        if kwargs.get("num_inference_steps", 28) < 1:
+            raise MogleError(f"num_inference_steps={kwargs['num_inference_steps']}: expected at least 1")
         height, width = self._size(height, width)
 
         texts = prompt_embeds if prompt_embeds is not None else _as_list(prompt)
         masks = condition_tokens if condition_tokens is not None else _as_list(mask)
         count = _common_length(len(texts), len(masks))
-        if prompt_embeds is None:
-            texts = list(texts) if len(texts) == count else list(texts) * count
-        elif len(prompt_embeds) != count:
-            prompt_embeds = prompt_embeds.expand(count, -1, -1)
-            pooled_prompt_embeds = None if pooled_prompt_embeds is None else pooled_prompt_embeds.expand(count, -1)
         present = [condition_tokens is not None or m is not None for m in masks]
         present = present if len(present) == count else present * count
-        for i in range(count if prompt_embeds is None else 0):
-            if not isinstance(texts[i], (str, type(None))):
-                raise MogleError(f"prompt {i}: found a {type(texts[i]).__name__}, expected text or None")
-            if texts[i] is None and not present[i]:
-                raise MogleError(f"sample {i}: found neither prompt nor mask, expected at least one of them")
+        if prompt_embeds is None:
+            texts = list(texts) if len(texts) == count else list(texts) * count
+            _check_texts(texts, present)
+        else:
+            prompt_embeds, pooled_prompt_embeds = (_for_each(x, count) for x in (prompt_embeds, pooled_prompt_embeds))
+        for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds"):
+            kwargs[name] = _for_each(kwargs.get(name), count)
 
-        streams: dict[str, Any] = {"condition": None, "attention": attention, "lora_on": lora_on, "cache": None}
-        streams |= {"conditioning_scale": conditioning_scale, "condition_mask": None}
         if any(present):
-            if self.mogle is None:
-                raise MogleError("found a mask but no adapter, expected load_mogle(folder) first")
             if condition_tokens is None:
                 condition_tokens = self.encode_conditions(masks, height, width, palette)
-            expected = height * width // (2 * self.vae_scale_factor) ** 2
-            if condition_tokens.shape[2] != expected:
-                found = f"found {condition_tokens.shape[2]} condition tokens"
-                raise MogleError(f"{found}, expected {expected} for a picture of {height} x {width}")
-            if len(condition_tokens) != count:
-                condition_tokens = condition_tokens.expand(count, -1, -1, -1)
-            tokens = condition_tokens.repeat_interleave(num_images_per_prompt, dim=0).to(self._execution_device)
-            streams["condition"] = _Fusion(self.mogle, tokens, GATE_TIMES[gate_time])
-            streams["cache"] = RunCache(static=self.mogle.static)
+            tokens = self._checked(condition_tokens, height, width)
+            tokens = _for_each(tokens, count).repeat_interleave(num_images_per_prompt, dim=0)  # type: ignore[union-attr]
+            tokens = tokens.to(self._execution_device)
+            mogle: MoGLE = self.mogle  # type: ignore[assignment]
+            some = None
             if not all(present):
-                streams["condition_mask"] = torch.tensor(present, device=tokens.device).repeat_interleave(
-                    num_images_per_prompt
-                )
+                some = torch.tensor(present, device=tokens.device).repeat_interleave(num_images_per_prompt)
+            condition = replace(
+                condition,
+                tokens=_Fusion(mogle, tokens, GATE_TIMES[gate_time]),
+                mask=some,
+                cache=ConditionCache(static=mogle.static),
+            )
         return super().__call__(
             prompt=None if prompt_embeds is not None else [text or "" for text in texts],
             prompt_embeds=prompt_embeds,
@@ -293,9 +338,24 @@ class FaceMoGLEPipeline(FluxPipeline):
             width=width,
             num_images_per_prompt=num_images_per_prompt,
             max_sequence_length=max_sequence_length or self.max_prompt_tokens,
-            joint_attention_kwargs={**(joint_attention_kwargs or {}), NAME: streams},
+            joint_attention_kwargs={**(joint_attention_kwargs or {}), NAME: condition},
             **kwargs,
         )
+
+    def _checked(self, condition_tokens: Tensor, height: int, width: int) -> Tensor:
+        """The condition tokens, if they fit the picture and everything that a mask acts through is there and on."""
+        if self.mogle is None:
+            raise MogleError("found a mask but no adapter, expected load_mogle(folder) first")
+        check_lora(self.transformer)
+        network = unwrapped(self.transformer)
+        if getattr(network, "is_cache_enabled", False):
+            kind = type(network._cache_config).__name__.removesuffix("Config")
+            raise MogleError(f"found {kind} on, which knows no masks: call pipe.transformer.disable_cache() first")
+        expected = height * width // (2 * self.vae_scale_factor) ** 2
+        if condition_tokens.shape[2] != expected:
+            found = f"found {condition_tokens.shape[2]} condition tokens"
+            raise MogleError(f"{found}, expected {expected} for a picture of {height} x {width}")
+        return condition_tokens
 
 
 class _Fusion:
@@ -312,6 +372,26 @@ class _Fusion:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _for_each(tensor: Tensor | None, count: int) -> Tensor | None:
+    """A tensor (1, ...) that serves all samples, as (count, ...)."""
+    if tensor is None or len(tensor) == count or len(tensor) != 1:
+        return tensor
+    return tensor.expand(count, *tensor.shape[1:])
+
+
+def _check_texts(texts: Sequence[Any], present: Sequence[bool]) -> None:
+    """Each sample has a text or a mask, and the text is one."""
+    for i, (text, has_mask) in enumerate(zip(texts, present, strict=True)):
+        if not isinstance(text, (str, type(None))):
+            raise MogleError(f"prompt {i}: found a {type(text).__name__}, expected text or None")
+        if text is None and not has_mask:
+            raise MogleError(f"sample {i}: found neither prompt nor mask, expected at least one of them")
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise MogleError(f"prompt {i}: found bytes that are no UTF-8, expected text ({error.reason})") from error
 
 
 def _common_length(prompts: int, masks: int) -> int:

@@ -1,17 +1,15 @@
-"""FLUX's forward with a third stream: condition tokens beside text and image (paper section 3; OminiControl's way).
+"""FLUX's transformer with a condition stream: tokens -> blocks -> velocity (paper section 3.3).
 
-The condition tokens pass the image side's weights, at the image tokens' positions (RoPE), modulated for time 0, and
-take part in the joint attention. LoRA acts on them alone, so it can never be fused into the base.
-
-diffusers' modules do all the work. `blocks.py` says in which order, and this file puts that order *inside* their
-`forward` (`install`): whatever hooks on a block or on the whole transformer (offloading, FSDP, checkpointing,
-compiling) goes on working. What depends neither on the noisy latents nor on the step stays in a `RunCache` for a run.
+`forward_streams` walks text, noisy image and condition through the blocks of `blocks.py`. `install` puts that walk
+*inside* the forward of diffusers' transformer and blocks: whatever hooks on them (offloading, FSDP, checkpointing,
+compiling) goes on working, and without a condition nothing changes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -19,120 +17,103 @@ import torch
 from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
-from mogle.blocks import NAME, Streams, double_block, linear, rows, single_block, without_lora
+from mogle.attention import Scratch, on_cpu_without_gradients, positions
+from mogle.blocks import Step, double_block, single_block
 from mogle.errors import MogleError
+from mogle.lora import NAME, linear, unwrapped, without_lora
 
 ATTENTION = ("union", "independent", "separate")
 LORA_ON = ("condition", "all")
-#: The linear layers that get a LoRA, as a regular expression over module names (343 of them in FLUX.1-dev).
-LORA_TARGETS = (
-    r"x_embedder"
-    r"|transformer_blocks\.\d+\.(norm1\.linear|attn\.to_[qkv]|attn\.to_out\.0|ff\.net\.2)"
-    r"|single_transformer_blocks\.\d+\.(norm\.linear|proj_mlp|proj_out|attn\.to_[qkv])"
-)
 
 
-def add_lora(
-    transformer: Any,
-    rank: int = 4,
-    alpha: int | None = None,
-    init: Any = "gaussian",
-    lora_on: str = "condition",
-) -> None:
-    """Add fresh LoRA layers (B = 0: no effect yet) to `LORA_TARGETS`. Only they will require gradients.
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """The second stream of one call, and how it acts.
 
-    `alpha` defaults to `rank` (scaling 1); `init` is peft's `init_lora_weights`. With `lora_on="condition"` three
-    layers of the last block cannot matter (the condition's queries and outputs end there unused) and are frozen:
-    DistributedDataParallel waits for every gradient that is asked for.
+    Attributes:
+        tokens: (B, N, 64) fused tokens; or what makes them from (noisy latents, time); None: there is no condition.
+        attention: "union": all tokens see each other; "independent": condition queries see the condition alone;
+            "separate": condition and rest do not see each other, so the velocity is the unconditioned one.
+        scale: s >= 0; log(s) is added to the logits between condition and rest, both ways. 0 means "separate".
+        lora_on: "condition", or "all": LoRA on image tokens too, in single blocks also on text tokens.
+        mask: bool (B,), False for samples whose condition is to be ignored; None: it acts on all.
+        guidance: w in v = v(text) + w (v(text, condition) - v(text)). 1 is the method as published, in one forward;
+            other values, which are this project's addition, take two.
+        cache: of one run of a sampler.
+
+    Raises:
+        MogleError: an option that does not exist, or a number out of range.
     """
-    from peft import LoraConfig
 
-    transformer.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights=init, target_modules=LORA_TARGETS)
-    transformer.add_adapter(config, adapter_name=NAME)
-    train_lora(transformer, lora_on)
+    tokens: Tensor | Callable[[Tensor, Tensor], Tensor] | None
+    attention: str = "union"
+    scale: float = 1.0
+    lora_on: str = "condition"
+    mask: Tensor | None = None
+    guidance: float = 1.0
+    cache: ConditionCache | None = None
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTION:
+            raise MogleError(f"attention={self.attention!r}: expected one of {', '.join(map(repr, ATTENTION))}")
+        if self.lora_on not in LORA_ON:
+            raise MogleError(f"lora_on={self.lora_on!r}: expected one of {', '.join(map(repr, LORA_ON))}")
+        if not 0 <= self.scale < math.inf:
+            raise MogleError(f"conditioning_scale={self.scale}: expected a finite number, at least 0")
+        if not 0 <= self.guidance < math.inf:
+            raise MogleError(f"mask_guidance={self.guidance}: expected a finite number, at least 0")
+
+    @property
+    def acts(self) -> bool:
+        """Whether the velocity depends on the tokens at all."""
+        return self.tokens is not None and self.attention != "separate" and self.scale > 0 and self.guidance > 0
 
 
-def train_lora(transformer: Any, lora_on: str = "condition") -> list[torch.nn.Parameter]:
-    """Ask for gradients of the LoRA layers that can have one, and of nothing else -> those parameters."""
-    transformer.requires_grad_(False)
-    idle: set[torch.nn.Parameter] = set()
-    if lora_on == "condition" and len(transformer.single_transformer_blocks):
-        last = transformer.single_transformer_blocks[-1]
-        idle = {p for layer in (last.attn.to_q, last.proj_mlp, last.proj_out) for p in layer.parameters()}
-    wanted = [p for name, p in transformer.named_parameters() if "lora_" in name and p not in idle]
-    for parameter in wanted:
-        parameter.requires_grad_(True)
-    return wanted
-
-
-class RunCache:
-    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations; and memory
-    that each step writes over, as asking for it anew costs a CPU more than the writing.
+class ConditionCache:
+    """What stays the same over the steps of one run: embedded text, positions, the condition's modulations.
 
     `static=True` promises that the condition stream itself stays the same (attention "independent" and a gate that
-    depends on places alone): then its keys and values stay in that memory, and later steps do not compute the stream.
+    depends on places alone): then its keys and values are kept too, and later steps do not compute the stream.
     """
 
     def __init__(self, static: bool = False):
         self.static = static
-        self.scratch: dict[Any, Tensor] = {}
-        self._entries: list[tuple[tuple, dict[Any, Any]]] = []
+        self._known: list[tuple[tuple, dict[str, Any]]] = []
 
-    def entry(self, *tensors: Tensor | None) -> dict[Any, Any]:
+    def of(self, *tensors: Tensor | None) -> dict[str, Any]:
         """The store that belongs to just these tensors, unchanged since. Two are kept: prompt and negative prompt."""
         key = tuple((t, None if t is None or t.is_inference() else t._version) for t in tensors)
-        for known, store in self._entries:
+        for known, store in self._known:
             if all(a is b and m == n for (a, m), (b, n) in zip(known, key, strict=True)):
                 return store
-        self._entries = [*self._entries[-1:], (key, {})]
-        return self._entries[-1][1]
+        self._known = [*self._known[-1:], (key, {})]
+        return self._known[-1][1]
+
+
+NOTHING = Condition(None)  # what pipelines that know no masks ask for
 
 
 def forward_streams(
     transformer: Any,
     hidden_states: Tensor,
-    condition_states: Tensor | Callable[[Tensor, Tensor], Tensor] | None,
+    condition: Condition,
     encoder_hidden_states: Tensor,
     pooled_projections: Tensor,
     timestep: Tensor,
     guidance: Tensor | None,
     img_ids: Tensor,
     txt_ids: Tensor,
-    *,
-    attention: str = "union",
-    conditioning_scale: float = 1.0,
-    lora_on: str = "condition",
-    condition_mask: Tensor | None = None,
-    cache: RunCache | None = None,
 ) -> Tensor:
-    """The velocity that the transformer predicts with a condition stream. Differentiable; dtype and device as given.
+    """The velocity (B, N, 64) that the transformer predicts. Differentiable; dtype and device as given.
 
     Args:
         transformer: a FluxTransformer2DModel, or a wrapper around one (DDP, FSDP), with or without LoRA layers.
         hidden_states: (B, N, 64) noisy latents.
-        condition_states: (B, M, 64) fused tokens, M = N; or what makes them from (hidden_states, timestep); or None:
-            then the transformer's own forward runs.
         encoder_hidden_states, pooled_projections: text embeddings (B, T, ...) and (B, ...).
         timestep: (B,) in [0, 1]; guidance: (B,) or None for a base without guidance embedding.
         img_ids, txt_ids: (N, 3) and (T, 3) positions. The condition has the image's.
-        attention: "union": all tokens see each other; "independent": condition queries see the condition alone;
-            "separate": condition and rest do not see each other, so the velocity is the unconditioned one.
-        conditioning_scale: s >= 0; log(s) is added to the logits between condition and rest, both ways. 0 means
-            "separate".
-        lora_on: "condition", or "all": LoRA on image tokens too, in single blocks also on text tokens.
-        condition_mask: bool (B,), False for samples whose condition is to be ignored.
-        cache: of one run of a sampler; see `RunCache`.
     """
     install(transformer)
-    streams = {
-        "condition": condition_states,
-        "attention": attention,
-        "conditioning_scale": conditioning_scale,
-        "lora_on": lora_on,
-        "condition_mask": condition_mask,
-        "cache": cache,
-    }
     return transformer(
         hidden_states=hidden_states,
         encoder_hidden_states=encoder_hidden_states,
@@ -141,7 +122,7 @@ def forward_streams(
         guidance=guidance,
         img_ids=img_ids,
         txt_ids=txt_ids,
-        joint_attention_kwargs={NAME: streams},
+        joint_attention_kwargs={NAME: condition},
         return_dict=False,
     )[0]
 
@@ -151,8 +132,7 @@ def install(transformer: Any) -> None:
 
     The forwards are replaced innermost, under any hook that is there already or comes later.
     """
-    while not hasattr(transformer, "single_transformer_blocks"):
-        transformer = transformer.module  # DDP and the like
+    transformer = unwrapped(transformer)
     if getattr(transformer, "_has_streams", False):
         return
     for module, forward in (
@@ -172,61 +152,58 @@ def install(transformer: Any) -> None:
 
 
 def _double_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if args and isinstance(args[0], Streams):
-        return double_block(self, args[0])
+    if len(args) > 3 and isinstance(args[3], Step):
+        return double_block(self, *args)
     return type(self).forward(self, *args, **kwargs)
 
 
 def _single_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if args and isinstance(args[0], Streams):
-        return single_block(self, args[0])
+    if len(args) > 3 and isinstance(args[3], Step):
+        return single_block(self, *args)
     return type(self).forward(self, *args, **kwargs)
 
 
 def _transformer_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Plain forward without our key; with it, the condition stream (or none, if there is nothing to condition on)."""
+    """diffusers' forward where nothing is conditioned on (other pipelines on the same network, too); else the walk."""
     others = dict(kwargs.get("joint_attention_kwargs") or {})
-    streams = others.pop(NAME, None)
-    if streams is None:
-        return type(self).forward(self, *args, **kwargs)
-    check_options(streams["attention"], streams["conditioning_scale"], streams["lora_on"])
-    if streams["condition"] is None or streams["attention"] == "separate" or streams["conditioning_scale"] == 0:
-        kwargs["joint_attention_kwargs"] = others
-        if streams["lora_on"] == "all":
-            return type(self).forward(self, *args, **kwargs)
-        with without_lora(self):
-            return type(self).forward(self, *args, **kwargs)
+    condition = others.pop(NAME, NOTHING)
+    if not condition.acts:
+        return _unconditioned(self, condition, args, {**kwargs, "joint_attention_kwargs": others})
 
-    return_dict = kwargs.pop("return_dict", True)
-    lora_scale = others.pop("scale", 1.0)
-    unknown = [*others, *(k for k in kwargs if k.startswith("controlnet") and kwargs[k] not in (None, False))]
+    unknown = [k for k in kwargs if k.startswith("controlnet") and kwargs[k] not in (None, False)]
+    lora_scale = others.get("scale", 1.0)
+    unknown += [name for name in others if name != "scale"]
     if unknown or args:
         raise MogleError(f"not supported together with a mask: {', '.join(unknown) or 'positional arguments'}")
-    scale_lora_layers(self, lora_scale)
+    inputs = {name: value for name, value in kwargs.items() if name not in ("joint_attention_kwargs", "return_dict")}
+    if lora_scale != 1:
+        scale_lora_layers(self, lora_scale)
     try:
-        velocity = _forward(self, streams, **{k: v for k, v in kwargs.items() if k != "joint_attention_kwargs"})
+        velocity = _walk(self, condition, **inputs)
     finally:
-        unscale_lora_layers(self, lora_scale)
-    if not return_dict:
+        if lora_scale != 1:
+            unscale_lora_layers(self, lora_scale)
+    if condition.guidance != 1:
+        plain = {**inputs, "joint_attention_kwargs": others, "return_dict": False}
+        velocity = torch.lerp(_unconditioned(self, condition, (), plain)[0], velocity, condition.guidance)
+    if not kwargs.get("return_dict", True):
         return (velocity,)
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
     return Transformer2DModelOutput(sample=velocity)
 
 
-def check_options(attention: str, conditioning_scale: float, lora_on: str) -> None:
-    """MogleError unless the three options are among those that exist."""
-    if attention not in ATTENTION:
-        raise MogleError(f"attention={attention!r}: expected one of {', '.join(map(repr, ATTENTION))}")
-    if lora_on not in LORA_ON:
-        raise MogleError(f"lora_on={lora_on!r}: expected one of {', '.join(map(repr, LORA_ON))}")
-    if not 0 <= conditioning_scale < math.inf:
-        raise MogleError(f"conditioning_scale={conditioning_scale}: expected a finite number, at least 0")
+def _unconditioned(self: Any, condition: Condition, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """diffusers' own forward; our LoRA stays away from it unless it is meant for all tokens."""
+    if condition.lora_on == "all":
+        return type(self).forward(self, *args, **kwargs)
+    with without_lora(self):
+        return type(self).forward(self, *args, **kwargs)
 
 
-def _forward(
+def _walk(
     self: Any,
-    streams: dict[str, Any],
+    condition: Condition,
     hidden_states: Tensor,
     encoder_hidden_states: Tensor,
     pooled_projections: Tensor,
@@ -236,91 +213,67 @@ def _forward(
     guidance: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
-    lora_all = streams["lora_on"] == "all"
-    independent = streams["attention"] == "independent"
-    plain_run = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    # while the whole transformer is being compiled there is no looking at which tensors are the last call's
-    cached = plain_run and streams["cache"] is not None
-    on_cpu = hidden_states.device.type == "cpu"  # complex RoPE and reused memory: only where they were measured
-    store: dict[str, Any] = {}
-    if cached:
-        store = streams["cache"].entry(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
-    static = cached and streams["cache"].static and independent
+    """FluxTransformer2DModel.forward with three streams."""
+    lora_all, independent = condition.lora_on == "all", condition.attention == "independent"
+    cache = condition.cache if not torch.is_grad_enabled() and not torch.compiler.is_compiling() else None
+    kept: dict[str, Any] = {}
+    if cache is not None:
+        kept = cache.of(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
+    static = cache is not None and cache.static and independent
+    blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
 
     image = linear(self.x_embedder, hidden_states, lora_all)
-    condition = None
-    if not (static and "keys" in store):
-        condition = streams["condition"]
-        if callable(condition):
-            condition = condition(hidden_states, timestep)
-        condition = linear(self.x_embedder, condition.to(hidden_states.dtype), True)
-
-    def time_embedding(time: Tensor) -> Tensor:
-        scaled = [x.to(image.dtype) * 1000 for x in (time, guidance) if x is not None]
-        return self.time_text_embed(*scaled, pooled_projections)
-
-    if "text" not in store:
-        store["text"] = linear(self.context_embedder, encoder_hidden_states, lora_all)
-        store["time"] = time_embedding(torch.zeros_like(timestep))
-        cos, sin = self.pos_embed(torch.cat([txt_ids, img_ids], dim=0))
-        # complex numbers where no gradient or compiler meets them
-        store["rope"] = (torch.complex(cos, sin)[:, ::2],) if plain_run and on_cpu else (cos, sin)
-    text, rope = store["text"], store["rope"]
-    num_text = text.shape[1]
-    s = Streams(
-        text=text,
-        image=image,
-        condition=condition,
-        time=time_embedding(timestep),
-        time_zero=store["time"],
-        rope=rope,
-        rope_condition=rows(rope, num_text),
-        bias=_bias(streams, image, num_text, condition_is_key=True),
-        bias_condition=None if independent else _bias(streams, image, num_text, condition_is_key=False),
+    if "text" not in kept:
+        kept["text"] = linear(self.context_embedder, encoder_hidden_states, lora_all)
+        kept["time zero"] = _time(self, torch.zeros_like(timestep), guidance, pooled_projections, image)
+        kept["rope"] = positions(self, txt_ids, img_ids, image)
+        kept["scratch"] = Scratch() if cache is not None and on_cpu_without_gradients(image) else None
+        kept["blocks"] = [None if cache is None else {} for _ in blocks]
+        kept["condition is known"] = False
+    stream = None
+    if not kept["condition is known"]:
+        tokens = condition.tokens(hidden_states, timestep) if callable(condition.tokens) else condition.tokens
+        stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), True)  # type: ignore[union-attr]
+    text: Tensor | None = kept["text"]
+    num_text = kept["text"].shape[1]
+    step = Step(
+        time=_time(self, timestep, guidance, pooled_projections, image),
+        time_zero=kept["time zero"],
+        rope=kept["rope"],
+        num_text=num_text,
+        bias=_bias(condition, image, num_text, condition_is_key=True),
+        bias_condition=None if independent else _bias(condition, image, num_text, condition_is_key=False),
         independent=independent,
         lora_all=lora_all,
-        num_text=num_text,
-        last=False,
-        keep=cached,
-        modulation=None,
-        keys=None,
-        scratch=streams["cache"].scratch if cached and on_cpu else None,
+        static=static,
+        scratch=kept["scratch"],
     )
 
-    def run(block: Any, s: Streams) -> Any:
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(block, s)
-        return block(s)
-
-    blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
-    nothing = [None] * len(blocks)
-    known_modulations, known_keys = store.get("modulations", nothing), store.get("keys", nothing)
-    memory = store.get("memory")  # where keys are new in each block, one block after the other writes them here
-    modulations, keys = [], []
     for index, block in enumerate(blocks):
         if index == len(self.transformer_blocks):
-            s = s._replace(text=None, image=torch.cat([s.text, s.image], dim=1))  # type: ignore[list-item]
-        own_keys = known_keys[index] if static else memory
-        s = s._replace(last=block is blocks[-1], modulation=known_modulations[index], keys=own_keys)
-        text, image, condition, *kept = run(block, s)
-        s = s._replace(text=text, image=image, condition=condition)
-        modulations.append(kept[0])
-        keys.append(kept[1])
-        memory = kept[1] if on_cpu else None
-    if cached:
-        store["modulations"] = modulations
-        store.update({"keys": keys} if static else {"memory": memory})
-    return self.proj_out(self.norm_out(s.image, s.time))
+            text, image = None, torch.cat([text, image], dim=1)  # type: ignore[list-item]
+        inputs = text, image, stream, step, kept["blocks"][index], block is blocks[-1]
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            text, image, stream = self._gradient_checkpointing_func(block, *inputs)
+        else:
+            text, image, stream = block(*inputs)
+    kept["condition is known"] = static
+    return self.proj_out(self.norm_out(image, step.time))
 
 
-def _bias(streams: dict[str, Any], image: Tensor, num_text: int, condition_is_key: bool) -> Tensor | None:
+def _time(self: Any, time: Tensor, guidance: Tensor | None, pooled: Tensor, like: Tensor) -> Tensor:
+    """The embedding (B, D) of a time in [0, 1], the guidance and the pooled text."""
+    scaled = [x.to(like.dtype) * 1000 for x in (time, guidance) if x is not None]
+    return self.time_text_embed(*scaled, pooled)
+
+
+def _bias(condition: Condition, image: Tensor, num_text: int, condition_is_key: bool) -> Tensor | None:
     """What is added to the logits of text and image queries (for condition keys), or of condition queries (for
     text and image keys): log(s) everywhere across the border, -inf on the condition of samples without one."""
-    scale, mask = streams["conditioning_scale"], streams["condition_mask"]
-    across = image.new_full((1, 1, 1, 1), math.log(scale), dtype=torch.float32)
-    if condition_is_key and mask is not None:
-        across = across.masked_fill(~mask.to(image.device)[:, None, None, None], -math.inf)
-    elif scale == 1:
+    across = image.new_full((1, 1, 1, 1), math.log(condition.scale), dtype=torch.float32)
+    if condition_is_key and condition.mask is not None:
+        across = across.masked_fill(~condition.mask.to(image.device)[:, None, None, None], -math.inf)
+    elif condition.scale == 1:
         return None
     num_image = image.shape[1]
     across = across.expand(-1, -1, -1, num_image if condition_is_key else num_text + num_image)

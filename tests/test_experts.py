@@ -4,9 +4,10 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
+from mogle.ablations import VARIANTS, build_mogle, variant_in, variant_of
 from mogle.errors import MogleError
-from mogle.experts import EXPERTS, GATES, MoGLE
-from mogle.transformer import add_lora
+from mogle.experts import MoGLE
+from mogle.lora import add_lora
 
 
 def inputs(batch=2, tokens=6):
@@ -35,12 +36,12 @@ def test_gate_is_right_in_half_precision(dtype, time):
     torch.testing.assert_close(out.float(), exact, atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("experts", EXPERTS)
-def test_variants(experts, gate):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants(variant):
     """Same parameter names; every unfrozen parameter gets a gradient; `static` says what it means."""
     torch.manual_seed(0)
-    mogle = MoGLE(experts=experts, gate=gate)
+    mogle = build_mogle(variant)
+    assert variant_of(mogle) == variant
     tokens, latents, t = inputs()
     out = mogle(tokens, latents, t)
     assert out.shape == (2, 6, 64)
@@ -58,7 +59,7 @@ def test_scalar_gate_is_the_mean_and_local_leaves_the_global_expert_out():
     torch.manual_seed(0)
     tokens, latents, t = inputs()
     mogle = MoGLE()
-    scalar, local = MoGLE(gate="scalar"), MoGLE(experts="local")
+    scalar, local = build_mogle("scalar-gate"), build_mogle("only-local")
     scalar.load_state_dict(mogle.state_dict())
     local.load_state_dict(mogle.state_dict())
     mean = mogle.gate_weights(tokens, latents, t).mean(1, keepdim=True)
@@ -67,9 +68,13 @@ def test_scalar_gate_is_the_mean_and_local_leaves_the_global_expert_out():
     torch.testing.assert_close(local.gate_weights(tokens, latents, t), weights / weights.sum(-1, keepdim=True))
 
 
-def test_unknown_variant():
-    with pytest.raises(MogleError, match="gate='dinamic': expected one of 'dynamic'"):
-        MoGLE(gate="dinamic")
+def test_names_of_variants():
+    with pytest.raises(MogleError, match="variant='dinamic': expected one of 'full', 'only-global'"):
+        build_mogle("dinamic")
+    assert variant_in({}) == "full" and variant_in({"variant": "no-gate"}) == "no-gate"
+    assert variant_in({"experts": "local", "gate": "dynamic"}) == "only-local"  # files of version 0.1
+    with pytest.raises(MogleError, match="variant 'local experts, none gate'"):
+        variant_in({"experts": "local", "gate": "none"})
 
 
 def test_sizes_on_flux_dev():

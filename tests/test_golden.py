@@ -9,13 +9,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from safetensors.torch import load_file
 
+from mogle.ablations import build_mogle
 from mogle.experts import MoGLE
-from mogle.transformer import NAME, RunCache, forward_streams
+from mogle.lora import NAME
+from mogle.transformer import Condition, ConditionCache, forward_streams
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = {
     "default": {},
-    "scale0.6": {"conditioning_scale": 0.6},
+    "scale0.6": {"scale": 0.6},
     "separate": {"attention": "separate"},
     "independent": {"attention": "independent"},
     "latent_lora": {"lora_on": "all"},
@@ -55,11 +57,11 @@ def test_gate_and_fusion(golden, mogle, k):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("no_gating", {"gate": "none"}), ("scalar_gating", {"gate": "scalar"}), ("no_expert", {"experts": "none"})],
+    ("name", "variant"),
+    [("no_gating", "no-gate"), ("scalar_gating", "scalar-gate"), ("no_expert", "no-experts")],
 )
-def test_ablations(golden, mogle, name, options):
-    ablation = MoGLE(**options)
+def test_ablations(golden, mogle, name, variant):
+    ablation = build_mogle(variant)
     ablation.load_state_dict(mogle.state_dict())
     with torch.no_grad():
         found = ablation(golden["condition_tokens0"][None], golden["latents0"], torch.tensor([0.37]))
@@ -72,14 +74,15 @@ def test_velocities_and_latents(golden, mogle, transformer, variant, k):
     """Four Euler steps by hand, with the reference's gate time (x 1000)."""
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(GOLDEN / "flux", subfolder="scheduler")
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 4, 4), mu=calculate_shift(64))
-    x, cache = golden[f"latents{k}"], RunCache()
+    x, cache = golden[f"latents{k}"], ConditionCache()
     text, pooled, image_ids = golden["prompt_embeds"], golden["pooled_prompt_embeds"], golden[f"condition_ids{k}"]
     ids, guidance, options = (image_ids, torch.zeros(12, 3)), torch.tensor([3.5]), VARIANTS[variant]
     with torch.no_grad():
         for i, t in enumerate(scheduler.timesteps):
             t01 = t[None] / 1000
             fused = mogle(golden[f"condition_tokens{k}"][None], x, t01 * 1000)
-            velocity = forward_streams(transformer, x, fused, text, pooled, t01, guidance, *ids, cache=cache, **options)
+            condition = Condition(fused, cache=cache, **options)
+            velocity = forward_streams(transformer, x, condition, text, pooled, t01, guidance, *ids)
             assert worst(velocity[0], golden[f"{variant}{k}.velocity"][i]) < 1e-4
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
     assert worst(x, golden[f"{variant}{k}.latents"]) < 1e-4
@@ -98,7 +101,7 @@ def test_gradients_of_a_training_step(golden, mogle, transformer, checkpointing)
     text, pooled = golden["train.prompt_embeds"], golden["train.pooled_prompt_embeds"]
     fused = mogle(golden["train.condition_tokens"], x, t)
     ids = golden["condition_ids0"], torch.zeros(12, 3)
-    velocity = forward_streams(transformer, x, fused, text, pooled, t, torch.ones(2), *ids)
+    velocity = forward_streams(transformer, x, Condition(fused), text, pooled, t, torch.ones(2), *ids)
     loss = torch.nn.functional.mse_loss(velocity, noise - x0)
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     transformer.disable_gradient_checkpointing()

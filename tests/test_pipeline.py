@@ -14,11 +14,13 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from mogle.ablations import build_mogle, variant_of
 from mogle.conditions import condition_images
 from mogle.errors import MogleError, MogleWarning
 from mogle.experts import MoGLE
+from mogle.lora import NAME, add_lora
 from mogle.pipeline import FaceMoGLEPipeline
-from mogle.transformer import NAME, RunCache, add_lora, forward_streams
+from mogle.transformer import Condition, ConditionCache, forward_streams
 
 GOLDEN = Path(__file__).parent / "golden"
 MASKS = [GOLDEN / "mask0.png", GOLDEN / "mask1.png"]
@@ -117,15 +119,23 @@ def test_without_mask_it_is_fluxpipeline_bit_for_bit(pipe, quick):
 
 
 def test_no_lora_effect_means_no_lora(quick, bare):
-    """Fresh LoRA layers (B = 0), disabled ones and none at all are the same."""
-    mask = {"mask": MASKS[0], "generator": seeds(1)}
+    """A fresh LoRA (B = 0) changes nothing, whatever its rank; experts without any are half an adapter: refused."""
+
+    def run():
+        return bare(mask=MASKS[0], generator=seeds(1), **quick).images
+
     bare.mogle = MoGLE().requires_grad_(False)
-    expected = bare(**{**mask, "generator": seeds(1)}, **quick).images
+    with pytest.raises(MogleError, match="found experts but no mask LoRA"):
+        run()
     add_lora(bare.transformer)
-    assert torch.equal(bare(**{**mask, "generator": seeds(1)}, **quick).images, expected)
+    expected = run()
+    bare.transformer.delete_adapters(NAME)
+    add_lora(bare.transformer, rank=2)
+    assert torch.equal(run(), expected)
+    experts = bare.mogle
     bare.load_mogle(GOLDEN)
-    bare.mogle = MoGLE().requires_grad_(False)
-    assert not torch.equal(bare(**{**mask, "generator": seeds(1)}, **quick).images, expected)
+    bare.mogle = experts
+    assert not torch.equal(run(), expected)
 
 
 def test_batches(pipe, text):
@@ -242,14 +252,14 @@ def test_round_trip_keeps_alpha_and_variant(tmp_path, quick, bare, format):
     for name, parameter in pipe.transformer.named_parameters():
         if ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    gate = "places" if format == "safetensors" else "dynamic"
-    pipe.mogle = MoGLE(gate=gate).requires_grad_(False)
+    variant = "places" if format == "safetensors" else "full"
+    pipe.mogle = build_mogle(variant).requires_grad_(False)
     pipe.settings = {"attention": "independent"}
     expected = pipe(mask=MASKS[0], generator=seeds(0), **quick).images
     pipe.save_mogle(tmp_path, format=format)
     bare.load_mogle(GOLDEN)
     bare.load_mogle(tmp_path)  # takes the first one's place
-    assert bare.mogle.gate == gate
+    assert variant_of(bare.mogle) == variant
     options = {} if format == "safetensors" else {"attention": "independent"}
     torch.testing.assert_close(bare(mask=MASKS[0], generator=seeds(0), **options, **quick).images, expected)
     with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -285,9 +295,10 @@ def test_unsafe_damaged_and_foreign_files(pipe, tmp_path, capsys):
     name = "transformer.x_embedder.lora_B.weight"
     save_file({**lora, name: torch.zeros(3072, 4)}, tmp_path / "pytorch_lora_weights.safetensors")
     refused(rf"does not fit this base: {name}: found 3072 x 4, expected 64 x 4")
-    name = "transformer.single_transformer_blocks.7.proj_out.lora_A.weight"
-    save_file({**lora, name: torch.zeros(4, 320)}, tmp_path / "pytorch_lora_weights.safetensors")
-    refused(rf"{name}: found 4 x 320, expected nothing")
+    layer = "transformer.single_transformer_blocks.7.proj_out"
+    halves = {f"{layer}.lora_A.weight": torch.zeros(4, 320), f"{layer}.lora_B.weight": torch.zeros(64, 4)}
+    save_file({**lora, **halves}, tmp_path / "pytorch_lora_weights.safetensors")
+    refused(rf"{layer}.lora_A.weight: found 4 x 320, expected nothing")
     assert all(torch.equal(p, before[name]) for name, p in pipe.transformer.named_parameters() if name in before)
 
 
@@ -363,12 +374,12 @@ def test_other_shapes_of_bases(options):
     guidance = torch.full((2,), 3.5) if transformer.config.guidance_embeds else None
     with torch.no_grad():
         plain = transformer(x, text, pooled, t, *ids, guidance, return_dict=False)[0]
-        assert torch.equal(forward_streams(transformer, x, None, text, pooled, t, guidance, *ids), plain)
-        found = forward_streams(transformer, x, condition, text, pooled, t, guidance, *ids)
+        assert torch.equal(forward_streams(transformer, x, Condition(None), text, pooled, t, guidance, *ids), plain)
+        found = forward_streams(transformer, x, Condition(condition), text, pooled, t, guidance, *ids)
         assert found.shape == plain.shape
         assert not torch.allclose(found, plain)
-        mask = torch.tensor([True, False])
-        found = forward_streams(transformer, x, condition, text, pooled, t, guidance, *ids, condition_mask=mask)
+        some = Condition(condition, mask=torch.tensor([True, False]))
+        found = forward_streams(transformer, x, some, text, pooled, t, guidance, *ids)
         torch.testing.assert_close(found[1], plain[1])
         assert not torch.allclose(found[0], plain[0])
 
@@ -397,7 +408,7 @@ def test_half_precision(text, dtype):
 
 def test_kept_keys_and_values(pipe, golden):
     """Attention "independent" and a gate that depends on places: the condition is computed in the first step only."""
-    mogle = MoGLE(gate="places").requires_grad_(False)
+    mogle = build_mogle("places").requires_grad_(False)
     x, text, pooled = golden["latents0"], golden["prompt_embeds"], golden["pooled_prompt_embeds"]
     ids, guidance, calls = (golden["condition_ids0"], torch.zeros(12, 3)), torch.tensor([3.5]), []
 
@@ -405,21 +416,24 @@ def test_kept_keys_and_values(pipe, golden):
         calls.append(t)
         return mogle(golden["condition_tokens0"][None], latents, t)
 
-    cache = RunCache(static=mogle.static)
+    cache = ConditionCache(static=mogle.static)
     with torch.no_grad():
         for i, t in enumerate((0.9, 0.5, 0.1)):
-            inputs = (pipe.transformer, x * t, fuse, text, pooled, torch.tensor([t]), guidance, *ids)
-            kept = forward_streams(*inputs, attention="independent", cache=cache)
+            inputs = (text, pooled, torch.tensor([t]), guidance, *ids)
+            first, again = (Condition(fuse, attention="independent", cache=c) for c in (cache, None))
+            kept = forward_streams(pipe.transformer, x * t, first, *inputs)
             assert len(calls) == (1 if i == 0 else 1 + i)
-            torch.testing.assert_close(kept, forward_streams(*inputs, attention="independent"), atol=1e-5, rtol=0)
+            fresh = forward_streams(pipe.transformer, x * t, again, *inputs)
+            torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=0)
 
 
 def test_a_cache_notices_other_text(pipe, golden):
     x, text, pooled = golden["latents0"], golden["prompt_embeds"].clone(), golden["pooled_prompt_embeds"]
-    ids, guidance, cache = (golden["condition_ids0"], torch.zeros(12, 3)), torch.tensor([3.5]), RunCache()
+    ids, guidance, cache = (golden["condition_ids0"], torch.zeros(12, 3)), torch.tensor([3.5]), ConditionCache()
 
     def run(cache):
-        return forward_streams(pipe.transformer, x, x, text, pooled, torch.tensor([0.5]), guidance, *ids, cache=cache)
+        condition, t = Condition(x, cache=cache), torch.tensor([0.5])
+        return forward_streams(pipe.transformer, x, condition, text, pooled, t, guidance, *ids)
 
     with torch.no_grad():
         before = run(cache)

@@ -19,14 +19,14 @@ from mogle.training.loop import main_process
 #: Name -> fields of `TrainSettings` that differ from the method's.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "full": (),
-    "only-global": ("experts=global",),
-    "only-local": ("experts=local",),
-    "no-latents": ("gate=no_latents",),
-    "scalar-gate": ("gate=scalar",),
-    "no-gate": ("gate=none",),
-    "no-experts": ("experts=none",),
-    "neither": ("experts=none", "gate=none"),
-    "fast": ("attention=independent", "gate=places"),
+    "only-global": ("variant=only-global",),
+    "only-local": ("variant=only-local",),
+    "no-latents": ("variant=no-latents",),
+    "scalar-gate": ("variant=scalar-gate",),
+    "no-gate": ("variant=no-gate",),
+    "no-experts": ("variant=no-experts",),
+    "neither": ("variant=neither",),
+    "fast": ("attention=independent", "variant=places"),
 }
 TITLES = {
     "full": "the method, equal budget",

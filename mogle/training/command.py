@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Any field, such as rank=8 gate=scalar.")
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Any field, such as rank=8 variant=no-gate.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the adapter; a run that was cut off there goes on.")] = Path(
         "runs/adapter"

@@ -46,14 +46,14 @@ def count_parameters(config: dict[str, Any], settings: TrainSettings) -> dict[st
     """Numbers in the frozen transformer, in LoRA and its layers, in MoGLE, and how many of them are trained."""
     from diffusers import FluxTransformer2DModel
 
-    from mogle.experts import MoGLE
-    from mogle.transformer import add_lora
+    from mogle.ablations import build_mogle
+    from mogle.lora import add_lora
 
     with torch.device("meta"):
         network = FluxTransformer2DModel.from_config(config)
         frozen = sum(p.numel() for p in network.parameters())
         add_lora(network, rank=settings.rank, alpha=settings.alpha, init=False, lora_on=settings.lora_on)
-        mogle = MoGLE(network.config.in_channels, experts=settings.experts, gate=settings.gate)
+        mogle = build_mogle(settings.variant, network.config.in_channels)
     lora = {name: p for name, p in network.named_parameters() if "lora_" in name}
     trained = sum(p.numel() for p in [*lora.values(), *mogle.parameters()] if p.requires_grad)
     return {
@@ -112,7 +112,7 @@ def plan(settings: TrainSettings, base: Path | str, size: tuple[int, int], text_
         [
             f"base        {base}: {counts['frozen']:,} parameters, frozen, {form}",
             f"trained     {counts['trained']:,} parameters: LoRA {counts['lora']:,} in {counts['lora_modules']} layers "
-            f"(rank {settings.rank}), MoGLE {counts['mogle']:,} (experts {settings.experts}, gate {settings.gate})",
+            f"(rank {settings.rank}), MoGLE {counts['mogle']:,} ({settings.variant})",
             f"step        {settings.batch} samples of {size[0]} x {size[1]} px in {settings.accumulation} parts; "
             f"{text_tokens} text + {image_tokens} image + {image_tokens} condition tokens",
             f"memory      {gib(weights + states + activations)}, an estimate: weights {gib(weights)}; trained "

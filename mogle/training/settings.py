@@ -30,8 +30,9 @@ class TrainSettings:
     prompt_tokens: int | None = None  # tokens a caption is padded to; None is the base's own length
 
     # --- the method (paper section 3)
-    experts: Literal["all", "none", "global", "local"] = "all"
-    gate: Literal["dynamic", "none", "scalar", "no_latents", "places"] = "dynamic"
+    variant: Literal[
+        "full", "only-global", "only-local", "no-latents", "scalar-gate", "no-gate", "no-experts", "neither", "places"
+    ] = "full"
     attention: Literal["union", "independent"] = "union"
     lora_on: Literal["condition", "all"] = "condition"
     rank: int = 4

@@ -26,7 +26,8 @@ from mogle.errors import MogleError
 from mogle.tiny.base import sample_times
 from mogle.training.cache import EncodedSet
 from mogle.training.settings import TrainSettings
-from mogle.transformer import add_lora, forward_streams, train_lora
+from mogle.lora import add_lora, train_lora
+from mogle.transformer import Condition, forward_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,10 +107,10 @@ class VelocityLoss(nn.Module):
         noisy = (1 - t) * batch.image.float() + t * batch.noise
         fused = self.mogle(batch.conditions.float(), noisy, batch.t)
         guidance = torch.full_like(batch.t, self.settings.guidance) if config.guidance_embeds else None
+        condition = Condition(fused.to(dtype), attention=self.settings.attention, lora_on=self.settings.lora_on)
         velocity = forward_streams(
-            self.transformer, noisy.to(dtype), fused.to(dtype), batch.states.to(dtype), batch.pooled.to(dtype),
+            self.transformer, noisy.to(dtype), condition, batch.states.to(dtype), batch.pooled.to(dtype),
             batch.t, guidance, self.image_ids, self.image_ids.new_zeros(batch.states.shape[1], 3),
-            attention=self.settings.attention, lora_on=self.settings.lora_on,
         )  # fmt: skip
         return (velocity.float() - (batch.noise - batch.image.float())).square().mean(dim=(1, 2))
 
@@ -138,21 +139,18 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> t
 
 def prepare_adapter(pipe: FaceMoGLEPipeline, settings: TrainSettings) -> list[nn.Parameter]:
     """Puts a new MoGLE and new LoRA layers into the pipeline where it has none -> the parameters to train, float32."""
-    from mogle.experts import MoGLE
+    from mogle.ablations import build_mogle
 
     torch.manual_seed(settings.seed)
     if pipe.mogle is None:
-        pipe.mogle = MoGLE(pipe.transformer.config.in_channels, experts=settings.experts, gate=settings.gate)
+        pipe.mogle = build_mogle(settings.variant, pipe.transformer.config.in_channels)
         add_lora(pipe.transformer, rank=settings.rank, alpha=settings.alpha, lora_on=settings.lora_on)
         pipe.settings = {"attention": settings.attention, "lora_on": settings.lora_on}
-    pipe.mogle.train().float()
-    for parameter in pipe.mogle.parameters():
-        parameter.requires_grad_(True)
-    pipe.mogle._freeze_unused()
+    experts = pipe.mogle.train().float().ask_for_gradients()
     lora = train_lora(pipe.transformer, settings.lora_on)
     for parameter in lora:
         parameter.data = parameter.data.float()
-    return [*(p for p in pipe.mogle.parameters() if p.requires_grad), *lora]
+    return [*experts, *lora]
 
 
 def warm_start(pipe: FaceMoGLEPipeline, samples: EncodedSet, settings: TrainSettings) -> float:
