@@ -179,7 +179,7 @@ def _transformer_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     if lora_scale != 1:
         scale_lora_layers(self, lora_scale)
     try:
-        velocity = _walk(self, condition, **inputs)
+        velocity = walk(self, condition, **inputs)
     finally:
         if lora_scale != 1:
             unscale_lora_layers(self, lora_scale)
@@ -201,7 +201,7 @@ def _unconditioned(self: Any, condition: Condition, args: tuple, kwargs: dict[st
         return type(self).forward(self, *args, **kwargs)
 
 
-def _walk(
+def walk(
     self: Any,
     condition: Condition,
     hidden_states: Tensor,
@@ -213,7 +213,10 @@ def _walk(
     guidance: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
-    """FluxTransformer2DModel.forward with three streams."""
+    """FluxTransformer2DModel.forward with three streams, or with two where the condition has no tokens.
+
+    Arguments as `forward_streams` has them. Compiles to one graph; hooks on the whole transformer are not called.
+    """
     lora_all, independent = condition.lora_on == "all", condition.attention == "independent"
     cache = condition.cache if not torch.is_grad_enabled() and not torch.compiler.is_compiling() else None
     kept: dict[str, Any] = {}
@@ -230,10 +233,10 @@ def _walk(
         kept["scratch"] = Scratch() if cache is not None and on_cpu_without_gradients(image) else None
         kept["blocks"] = [None if cache is None else {} for _ in blocks]
         kept["condition is known"] = False
-    stream = None
-    if not kept["condition is known"]:
-        tokens = condition.tokens(hidden_states, timestep) if callable(condition.tokens) else condition.tokens
-        stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), True)  # type: ignore[union-attr]
+    tokens, stream = condition.tokens, None
+    if tokens is not None and not kept["condition is known"]:
+        tokens = tokens if isinstance(tokens, Tensor) else tokens(hidden_states, timestep)
+        stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), True)
     text: Tensor | None = kept["text"]
     num_text = kept["text"].shape[1]
     step = Step(
@@ -270,6 +273,8 @@ def _time(self: Any, time: Tensor, guidance: Tensor | None, pooled: Tensor, like
 def _bias(condition: Condition, image: Tensor, num_text: int, condition_is_key: bool) -> Tensor | None:
     """What is added to the logits of text and image queries (for condition keys), or of condition queries (for
     text and image keys): log(s) everywhere across the border, -inf on the condition of samples without one."""
+    if condition.tokens is None:
+        return None
     across = image.new_full((1, 1, 1, 1), math.log(condition.scale), dtype=torch.float32)
     if condition_is_key and condition.mask is not None:
         across = across.masked_fill(~condition.mask.to(image.device)[:, None, None, None], -math.inf)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mogle.errors import MogleError
-from mogle.training.loop import main_process
+from mogle.tiny.loop import main_process
 
 #: Name -> fields of `TrainSettings` that differ from the method's.
 ABLATIONS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from mogle.metrics.text import TextEmbedder, load_text_embedder, save_text_embedder, words_of
-from mogle.training.loop import Progress, cosine_schedule
+from mogle.tiny.loop import Progress, cosine_schedule
 
 
 def train_text_embedder(

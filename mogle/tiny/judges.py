@@ -28,8 +28,8 @@ from mogle.labels import LABELS
 from mogle.metrics.attributes import encode_attributes, score_attributes
 from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from mogle.tiny.loop import Progress
 from mogle.tiny.muon import Muon
-from mogle.training.loop import Progress
 
 Network = TypeVar("Network", bound=nn.Module)
 Attributes = Sequence[Mapping[str, str | None]]

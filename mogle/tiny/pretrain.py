@@ -6,6 +6,7 @@ A stage whose result is already in the output folder is not run again, so an int
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -16,13 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
-from mogle.training.loop import main_process
+from mogle.files import atomic_write
+from mogle.tiny.grow import grown
+from mogle.tiny.loop import Speed, main_process, multiplies_bf16
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-STAGES = ("paint", "text", "vae", "judges", "base", "distill", "adapter")
+    from mogle.tiny.corpus import Corpus
+
+STAGES = ("paint", "text", "vae", "judges", "base", "decay", "distill", "adapter")
 
 
 def load_settings(path: str | Path | None = None) -> dict[str, Any]:
@@ -33,7 +38,7 @@ def load_settings(path: str | Path | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise MogleError(f"{path}: no such settings file; expected YAML with the sections of settings.yaml")
     settings = yaml.safe_load(path.read_text())
-    packaged = {"portraits", "text", "vae", "judges", "base", "distill", "adapter"}
+    packaged = {"portraits", "text", "vae", "judges", "base", "decay", "distill", "adapter"}
     if not isinstance(settings, dict) or not packaged <= settings.keys():
         raise MogleError(f"{path}: found {type(settings).__name__} without all of {sorted(packaged)}")
     return settings
@@ -51,18 +56,41 @@ class Workshop:
         workers: int | None = None,
         compile_model: bool = False,
         start: str | Path | None = None,
+        trunk: str | Path | None = None,
     ) -> None:
         self.out, self.settings, self.device, self.workers = Path(out), settings, device, workers
         self.compile, self.start = compile_model, None if start is None else Path(start)
+        self.trunk = self.out / "base-halfway.pt" if trunk is None else Path(trunk)
         self.out.mkdir(parents=True, exist_ok=True)
-        if self.start is not None:  # latents and token ids must stay what the transformer has learned
-            for part in ("vae", "tokenizer", "tokenizer_2"):
-                if not (self.start / part).is_dir():
-                    raise MogleError(f"{self.start}: found no {part}/ there, expected a FluxPipeline folder")
-                shutil.copytree(self.start / part, self.base_dir / part, dirs_exist_ok=True)
-            for part in ("text_encoder", "text_encoder_2"):
-                shutil.copytree(self.start / part, self.encoders / part, dirs_exist_ok=True)
         self._portraits: tuple[np.ndarray, np.ndarray, list[dict], list[list[str]]] | None = None
+
+    def take_over(self, stages: Sequence[str]) -> None:
+        """Copies from the base that this run goes on from what no stage of it makes anew.
+
+        Latents and token ids must stay what the transformer has learned, so a stage that makes them trains it anew.
+        """
+        if self.start is None:
+            return
+        parts = {"tokenizer": "text", "tokenizer_2": "text", "text_encoder": "text", "text_encoder_2": "text"}
+        for part, stage in {**parts, "vae": "vae"}.items():
+            if not (self.start / part).is_dir():
+                raise MogleError(f"{self.start}: found no {part}/ there, expected a FluxPipeline folder")
+            if stage not in stages:
+                folder = self.encoders if part.startswith("text_encoder") else self.base_dir
+                shutil.copytree(self.start / part, folder / part, dirs_exist_ok=True)
+
+    @functools.cached_property
+    def speed(self) -> Speed:
+        """Number format and compiling: measured when the run begins, and kept, as other ones give other last bits."""
+        import torch
+
+        path = self.out / "speed.json"
+        if not path.exists():
+            bf16 = multiplies_bf16(torch.device(self.device))
+            path.write_text(
+                json.dumps({"device": torch.device(self.device).type, "bf16": bf16, "compiled": self.compile})
+            )
+        return Speed(**json.loads(path.read_text()))
 
     @property
     def base_dir(self) -> Path:
@@ -85,6 +113,8 @@ class Workshop:
             "seconds": round(seconds),
             "hardware": torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads",
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "bf16": self.speed.bf16,
+            "compiled": self.speed.compiled,
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
@@ -165,15 +195,20 @@ def text(shop: Workshop) -> dict[str, Any]:
 
 
 def vae(shop: Workshop) -> dict[str, Any]:
-    """Trains the VAE and stores it in half precision."""
+    """Trains the VAE, anew or on from an earlier base's, and stores it in half precision."""
     import torch
 
     from mogle.tiny.vae import build_vae, train_vae
 
     want = shop.settings["vae"]
     torch.manual_seed(want["train"]["seed"])
-    model = build_vae(tuple(want["model"]["channels"]), want["model"]["sample_size"])
-    losses = train_vae(model, *shop.on_device(), **want["train"], compile_model=shop.compile)
+    if shop.start is None:
+        model = build_vae(tuple(want["model"]["channels"]), want["model"]["sample_size"])
+    else:
+        from diffusers import AutoencoderKL
+
+        model = AutoencoderKL.from_pretrained(shop.start / "vae").float()
+    losses = train_vae(model, *shop.on_device(), **want["train"], speed=shop.speed)
     model.half().save_pretrained(shop.base_dir / "vae")
     return {**want["train"], **losses, "parameters": sum(p.numel() for p in model.parameters())}
 
@@ -217,81 +252,109 @@ def _caption_ids(shop: Workshop) -> tuple[torch.Tensor, torch.Tensor]:
     return clip, t5
 
 
-def _corpus(shop: Workshop) -> Any:
+def _corpus(shop: Workshop) -> Corpus:
     """Latents of the portraits and of their views, and caption ids, on the device; kept in corpus.pt."""
     from dataclasses import asdict
 
     import torch
     from diffusers import AutoencoderKL, FluxPipeline
 
-    from mogle.tiny.base import (
-        Corpus,
-        edge_pictures,
-        encode_images,
-        gray_pictures,
-        posterized_pictures,
-        shuffled_colours,
-    )
+    from mogle.tiny import views
+    from mogle.tiny.corpus import Corpus, encode_images, token_weights
     from mogle.tiny.text import token_ids
+    from mogle.training.encode import edge_pictures
 
     kept = shop.out / "corpus.pt"
     if kept.exists():
-        return Corpus(**torch.load(kept, weights_only=True, map_location=shop.device))
-    images, _ = shop.on_device()
+        return Corpus(**torch.load(kept, weights_only=True, map_location=shop.device, mmap=shop.device == "cpu"))
+    images, masks = shop.on_device()
     model = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
     generator = torch.Generator(shop.device).manual_seed(shop.settings["base"]["train"]["seed"])
-    tokens = encode_images(model, images)
-    shuffled = encode_images(model, shuffled_colours(images, generator))
-    posterized = [encode_images(model, posterized_pictures(images, generator)) for _ in range(2)]
-    plain = [encode_images(model, view(images)) for view in (gray_pictures, edge_pictures)]
     clip, t5 = _tokenizers(shop)
     clip_ids, t5_ids = _caption_ids(shop)
     side = images.shape[1] // 16
+    seen = {
+        "shuffled": views.shuffled_colours(images, generator),
+        "posterized": views.posterized_pictures(images, generator),
+        "drawing": views.flat_drawings(masks, generator),
+        "drawing again": views.flat_drawings(masks, generator),
+        "gray": views.gray_pictures(images),
+        "edges": edge_pictures(images),
+    }
     corpus = Corpus(
-        tokens=tokens,
-        views=[shuffled, *posterized, *plain],
+        tokens=encode_images(model, images),
+        views={name: encode_images(model, view) for name, view in seen.items()},
+        weight=token_weights(masks),
         clip_ids=clip_ids,
         t5_ids=t5_ids,
         empty_clip=token_ids(clip, [""])[0].to(shop.device),
         empty_t5=token_ids(t5, [""])[0].to(shop.device),
         image_ids=FluxPipeline._prepare_latent_image_ids(1, side, side, shop.device, torch.float32),
     )
-    torch.save(asdict(corpus), kept)
+    with atomic_write(kept) as new:
+        torch.save(asdict(corpus), new)
     return corpus
 
 
-def base(shop: Workshop) -> dict[str, Any]:
-    """Pretrains transformer and text encoders; the transformer goes to `undistilled/` in full precision."""
+def _networks(shop: Workshop) -> tuple[Any, Any, Any]:
+    """Transformer (new, or of the base that the run goes on from) and text encoders, in full precision."""
     import torch
     from diffusers import FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
 
-    from mogle.tiny.base import pretrain_base
+    from mogle.tiny.base import zero_start
 
-    want, words = shop.settings["base"], shop.settings["text"]
-    corpus = _corpus(shop)
-    torch.manual_seed(want["train"]["seed"])
+    torch.manual_seed(shop.settings["base"]["train"]["seed"])
     clip = CLIPTextModel.from_pretrained(shop.encoders / "text_encoder", dtype=torch.float32)
     t5 = T5EncoderModel.from_pretrained(shop.encoders / "text_encoder_2", dtype=torch.float32)
     transformer = FluxTransformer2DModel(
-        joint_attention_dim=words["t5_width"],
-        pooled_projection_dim=words["clip_width"],
+        joint_attention_dim=t5.config.d_model,
+        pooled_projection_dim=clip.config.hidden_size,
         guidance_embeds=True,
-        **want["model"],
+        **shop.settings["base"]["model"],
     )
+    zero_start(transformer)
     if shop.start is not None:
-        transformer = FluxTransformer2DModel.from_pretrained(shop.start / "transformer").float()
-    halfway = shop.out / "base-halfway.pt"
+        transformer = grown(FluxTransformer2DModel.from_pretrained(shop.start / "transformer").float(), transformer)
+    return transformer, clip, t5
+
+
+def _train_base(shop: Workshop, stage: str) -> dict[str, Any]:
+    """The trunk ("base"), or a decay from one of its checkpoints, which ends in `undistilled/` in half precision."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from mogle.tiny.base import Watch, pretrain_base
+
+    want = {**shop.settings["base"]["train"], **(shop.settings["decay"] if stage == "decay" else {})}
+    train, heldout = _corpus(shop).split(min(256, shop.settings["portraits"]["count"] // 4))
+    transformer, clip, t5 = _networks(shop)
+    vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device).eval()
+    halfway = shop.out / f"{stage}-halfway.pt"
     losses = pretrain_base(
-        transformer, clip, t5, corpus, **want["train"], compile_model=shop.compile, checkpoint=halfway
-    )
+        transformer, clip, t5, train, **want, speed=shop.speed, checkpoint=halfway,
+        decay_from=shop.trunk if stage == "decay" else None,
+        watch=Watch(shop.out / stage, heldout, vae) if main_process() else None,
+    )  # fmt: skip
     if not main_process():
         return {}
-    transformer.half().save_pretrained(shop.out / "undistilled")
-    clip.half().save_pretrained(shop.base_dir / "text_encoder")
-    t5.half().save_pretrained(shop.base_dir / "text_encoder_2")
-    halfway.unlink(missing_ok=True)
-    return {**want["train"], **losses, "parameters": sum(p.numel() for p in transformer.parameters())}
+    if stage == "decay":
+        transformer.to(torch.float16).save_pretrained(shop.out / "undistilled")
+        clip.half().save_pretrained(shop.base_dir / "text_encoder")
+        t5.half().save_pretrained(shop.base_dir / "text_encoder_2")
+    return {**want, **losses, "parameters": sum(p.numel() for p in transformer.parameters())}
+
+
+def base(shop: Workshop) -> dict[str, Any]:
+    """Pretrains transformer and text encoders at a constant rate; raise `steps` to go on."""
+    return _train_base(shop, "base")
+
+
+def decay(shop: Workshop) -> dict[str, Any]:
+    """Lets the rate fall to zero, from the trunk's last checkpoint or another (`--trunk`)."""
+    if not shop.trunk.exists():
+        raise MogleError(f"{shop.trunk}: no such checkpoint; expected one that the stage base has written")
+    return _train_base(shop, "decay")
 
 
 def distill(shop: Workshop) -> dict[str, Any]:
@@ -300,7 +363,7 @@ def distill(shop: Workshop) -> dict[str, Any]:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
 
-    from mogle.tiny.base import distill_guidance
+    from mogle.tiny.guidance import distill_guidance
 
     want, folder = shop.settings["distill"], shop.base_dir
     transformer = FluxTransformer2DModel.from_pretrained(shop.out / "undistilled").float().to(shop.device)
@@ -309,9 +372,8 @@ def distill(shop: Workshop) -> dict[str, Any]:
     losses: dict[str, Any] = {}
     if want["steps"]:
         halfway = shop.out / "distill-halfway.pt"
-        losses = distill_guidance(
-            transformer, clip, t5, _corpus(shop), **want, compile_model=shop.compile, checkpoint=halfway
-        )
+        train, _ = _corpus(shop).split(min(256, shop.settings["portraits"]["count"] // 4))
+        losses = distill_guidance(transformer, clip, t5, train, **want, speed=shop.speed, checkpoint=halfway)
     if not main_process():
         return {}
     clip_tokenizer, t5_tokenizer = _tokenizers(shop)
@@ -354,14 +416,15 @@ _DONE: dict[str, str] = {
     "text": "encoders/text_encoder_2/model.safetensors",
     "vae": "tiny-flux/vae/diffusion_pytorch_model.safetensors",
     "judges": "judges/config.json",
-    "base": "tiny-flux/text_encoder_2/model.safetensors",
+    "base": "never: more steps go on from the trunk's last checkpoint",
+    "decay": "tiny-flux/text_encoder_2/model.safetensors",
     "distill": "tiny-flux/model_index.json",
     "adapter": "tiny-flux-mogle/mogle.safetensors",
 }
 
 
 #: Stages that several processes can share: `torchrun --nproc-per-node 2 -m mogle pretrain --stages base --out ...`.
-_SHARED = ("base", "distill", "adapter")
+_SHARED = ("base", "decay", "distill", "adapter")
 
 
 def pretrain(shop: Workshop, stages: Sequence[str] = STAGES) -> None:
@@ -372,9 +435,11 @@ def pretrain(shop: Workshop, stages: Sequence[str] = STAGES) -> None:
         "vae": vae,
         "judges": judges,
         "base": base,
+        "decay": decay,
         "distill": distill,
         "adapter": adapter,
     }
+    shop.take_over(stages)
     for stage in STAGES:
         if stage not in stages or (shop.out / _DONE[stage]).exists():
             continue

@@ -166,8 +166,8 @@ def train_text_encoders(
     from torch import nn
     from torch.nn import functional as F
 
+    from mogle.tiny.loop import Progress, cosine_schedule
     from mogle.tiny.muon import Muon
-    from mogle.training.loop import Progress, cosine_schedule
 
     device, width = clip_ids.device, (clip.config.hidden_size, t5.config.d_model)
     torch.manual_seed(seed)

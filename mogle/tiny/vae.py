@@ -1,19 +1,35 @@
 """Trains the tiny FLUX's VAE: 8x smaller in each direction, 16 channels, as FLUX.1's.
 
 Face-MoGLE sends three kinds of picture through one encoder: portraits, palette-coloured masks and black-and-white local
-masks. FLUX.1's VAE has seen everything; ours must be shown all three.
+masks. FLUX.1's VAE has seen everything; ours must be shown all three. Its loss and its latents weigh small parts of a
+face (eyes, brows, lips, glasses, jewellery) as those who look at it do: of the pixels they are a few in a hundred.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mogle.labels import PALETTE
-from mogle.training.loop import Progress, averaged, cosine_schedule, eager_or_compiled, mixed_precision
+from mogle.labels import LABELS, PALETTE
+from mogle.tiny.loop import Progress, Speed, averaged, cosine_schedule, eager_or_compiled
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
+
+
+#: What a pixel of a part counts in the loss and in the balance of the latents; all others count 1.
+PARTS_IN_PIXELS = {
+    "nose": 2.0, "eye_g": 4.0, "l_eye": 6.0, "r_eye": 6.0, "l_brow": 4.0, "r_brow": 4.0, "l_ear": 2.0, "r_ear": 2.0,
+    "mouth": 4.0, "u_lip": 4.0, "l_lip": 4.0, "ear_r": 4.0, "neck_l": 4.0,
+}  # fmt: skip
+
+
+def pixel_weights(masks: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) labels -> (B, 1, H, W): what each pixel counts, parts a pixel wider than they are."""
+    import torch
+
+    value = torch.tensor([PARTS_IN_PIXELS.get(name, 1.0) for name in LABELS], device=masks.device)
+    return torch.nn.functional.max_pool2d(value[masks.long()][:, None], 3, stride=1, padding=1)
 
 
 def build_vae(channels: tuple[int, ...], sample_size: int) -> AutoencoderKL:
@@ -52,8 +68,8 @@ def colour_masks(masks: torch.Tensor) -> torch.Tensor:
 
 def _mixed_batch(
     images: torch.Tensor, masks: torch.Tensor, batch: int, crop: int, generator: torch.Generator
-) -> torch.Tensor:
-    """(batch, 3, crop, crop) in [-1, 1]; a quarter are masks (half coloured, half one class in white on black)."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, 3, crop, crop) in [-1, 1], a quarter masks (half coloured, half one class in white on black); weights."""
     import torch
 
     device = images.device
@@ -71,7 +87,7 @@ def _mixed_batch(
     rare = torch.randint(19, (eighth, 1, 1), generator=generator, device=device)
     label = torch.where(torch.arange(eighth, device=device)[:, None, None] % 2 == 0, label, rare.to(label.dtype))
     binary = (picked == label).float()[:, None].expand(-1, 3, -1, -1) * 2 - 1
-    return torch.cat([coloured, binary, faces])
+    return torch.cat([coloured, binary, faces]), pixel_weights(masks)
 
 
 def train_vae(
@@ -85,16 +101,18 @@ def train_vae(
     kl_weight: float,
     crop: int,
     full_from: float,
+    half_size: float,
     seed: int,
-    compile_model: bool = False,
+    speed: Speed,
 ) -> dict[str, Any]:
-    """Fits `vae` in place and sets its `scaling_factor` and `shift_factor`.
+    """Fits `vae` in place, from what it has, and sets its `scaling_factor` and `shift_factor`.
 
     images (N, H, W, 3) and masks (N, H, W) uint8, on the device that trains. The loss is the squared error plus the
-    error of the picture's gradients (which keeps edges crisp) plus a small KL term: it puts a little noise on the
-    latents, so that the decoder forgives the small errors of a generated latent. The first steps see crops of `crop`
-    pixels (as much work a picture as a quarter of it); from `full_from` of the way on `batch * (crop / H)^2` whole
-    pictures. Returns the last losses.
+    error of the picture's gradients (which keeps edges crisp), both weighted by part of the face; plus a small KL term:
+    it puts a little noise on the latents, so that the decoder forgives the small errors of a generated latent; plus, in
+    every third step and `half_size` times, the error of decode(half-size z) against the half-size picture, which makes
+    latents smooth over scales. The first steps see crops of `crop` pixels (as much work a picture as a quarter of it);
+    from `full_from` of the way on `batch * (crop / H)^2` whole pictures. Returns the last losses.
     """
     import torch
     import torch.nn.functional as F
@@ -104,46 +122,54 @@ def train_vae(
     device = images.device
     vae.to(device).train()
     generator = torch.Generator(device).manual_seed(seed)
-    optimizer = Muon(vae.parameters(), lr=learning_rate)
+    optimizer = Muon(vae.parameters(), lr=learning_rate, dtype=speed.dtype)
     schedule = cosine_schedule(optimizer, steps, warmup=min(200, steps // 10))
     average = averaged(vae, 0.999)
 
-    def losses(x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        with mixed_precision(device):
+    def losses(x: torch.Tensor, w: torch.Tensor, noise: torch.Tensor, half: bool) -> tuple[torch.Tensor, ...]:
+        with speed.autocast():
             mean, log_variance = vae.encoder(x).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-20, 10)
             latent = mean + torch.exp(0.5 * log_variance) * noise
             y = vae.decoder(latent).float()
+            few = len(x) // 2
+            small = vae.decoder(F.avg_pool2d(latent[:few], 2)).float() if half else None
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        error = F.mse_loss(y, x)
-        edges = (y.diff(dim=-1) - x.diff(dim=-1)).abs().mean() + (y.diff(dim=-2) - x.diff(dim=-2)).abs().mean()
-        return error, edges, kl
+        error, wrong = (w * (y - x).square()).mean(), (y - x).detach()
+        across = (w[..., 1:] * (y.diff(dim=-1) - x.diff(dim=-1)).abs()).mean()
+        down = (w[..., 1:, :] * (y.diff(dim=-2) - x.diff(dim=-2)).abs()).mean()
+        scaled = error.new_zeros(()) if small is None else F.mse_loss(small, F.avg_pool2d(x[:few], 2))
+        return error, across + down, kl, scaled, wrong.square().mean()
 
-    step_losses = eager_or_compiled(losses, compile_model)
+    step_losses = eager_or_compiled(losses, speed.compiled)
     progress = Progress("vae", steps)
     for step in range(steps):
         whole = step >= full_from * steps
         size = images.shape[1] if whole else crop
-        x = _mixed_batch(images, masks, max(8, batch * crop**2 // size**2) if whole else batch, size, generator)
+        count = max(8, batch * crop**2 // size**2) if whole else batch
+        x, w = _mixed_batch(images, masks, count, size, generator)
         noise = torch.randn((len(x), 16, size // 8, size // 8), generator=generator, device=device)
-        error, edges, kl = step_losses(x, noise)
-        loss = error + 0.1 * edges + kl_weight * kl
+        error, edges, kl, scaled, plain = step_losses(x, w / w.mean(), noise, half_size > 0 and step % 3 == 0)
+        loss = error + 0.1 * edges + kl_weight * kl + half_size * scaled
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         average.update_parameters(vae)
-        progress(step, error=error, edges=edges, kl=kl)
+        progress(step, error=error, edges=edges, kl=kl, half_size=scaled, plain=plain)
     vae.load_state_dict(average.module.state_dict())
     vae.eval()
-    balance_latents(vae, images[:64], seed)
+    balance_latents(vae, images[:64], masks[:64], seed)
     measure_scaling(vae, images[:256])
     return progress.last
 
 
-def pixel_metric(vae: AutoencoderKL, images: torch.Tensor, seed: int = 0, step: float = 0.05) -> torch.Tensor:
-    """(16, 16) matrix G: moving the latent by d at a place changes the decoded picture by d' G d, summed over pixels.
+def pixel_metric(
+    vae: AutoencoderKL, images: torch.Tensor, masks: torch.Tensor, seed: int = 0, step: float = 0.05
+) -> torch.Tensor:
+    """(16, 16) matrix G: moving the latent by d at a place changes the decoded picture by d' G d, summed over pixels
+    as `pixel_weights` counts them.
 
     Measured by finite differences of length `step` along each channel, with the same random sign pattern for all.
     """
@@ -152,18 +178,18 @@ def pixel_metric(vae: AutoencoderKL, images: torch.Tensor, seed: int = 0, step: 
     generator = torch.Generator(images.device).manual_seed(seed)
     with torch.no_grad():
         latents = vae.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mode()
-        plain = vae.decode(latents).sample
+        plain, root = vae.decode(latents).sample, pixel_weights(masks).sqrt()
         pattern = torch.randn(latents[:, 0].shape, generator=generator, device=images.device)
         rows = []
         for channel in range(latents.shape[1]):
             moved = latents.clone()
             moved[:, channel] += step * pattern
-            rows.append(((vae.decode(moved).sample - plain) / step).flatten())
+            rows.append((root * (vae.decode(moved).sample - plain) / step).flatten())
         response = torch.stack(rows)
     return response @ response.T / pattern.numel()
 
 
-def balance_latents(vae: AutoencoderKL, images: torch.Tensor, seed: int = 0) -> None:
+def balance_latents(vae: AutoencoderKL, images: torch.Tensor, masks: torch.Tensor, seed: int = 0) -> None:
     """Turns and scales the latent channels, in place, so that equal steps in latent space are equally visible.
 
     The KL term gives a faint texture as much room as the outline of the head, and a velocity loss on such latents is
@@ -173,7 +199,7 @@ def balance_latents(vae: AutoencoderKL, images: torch.Tensor, seed: int = 0) -> 
     """
     import torch
 
-    values, vectors = torch.linalg.eigh(pixel_metric(vae, images, seed).double())
+    values, vectors = torch.linalg.eigh(pixel_metric(vae, images, masks, seed).double())
     root = values.clamp_min(1e-4 * float(values.max())).sqrt()
     turn = (vectors * root) @ vectors.T
     back = (vectors / root) @ vectors.T
