@@ -98,7 +98,7 @@ class Corpus:
         return clip_ids, torch.where(empty, self.empty_t5, self.t5_ids[rows, which].long())
 
     def _stream(self, rows: Tensor, easy: float, mixed: float, generator: torch.Generator) -> Tensor:
-        """(B, S, 64): for each sample a random view, at times mixed with the picture's own tokens, noised, or with gaps.
+        """(B, S, 64): a random view of each sample, at times mixed with the picture's own tokens, noised, or with gaps.
 
         The mixtures are the bridge: a network that has learned to copy the picture itself ignored every other view,
         until there were pictures half one and half the other. `mixed` is their share of the samples; with probability

@@ -50,11 +50,8 @@ def grown(old: FluxTransformer2DModel, new: FluxTransformer2DModel, seed: int = 
         raise MogleError(f"{found}: expected the {before.attention_head_dim} of the base to go on from")
     width, more = old.inner_dim, new.inner_dim - old.inner_dim
     generator = torch.Generator().manual_seed(seed)
-    copied = (
-        torch.randint(width, (more,), generator=generator)
-        if more > width
-        else torch.randperm(width, generator=generator)[:more]
-    )
+    copied = torch.cat([torch.randperm(width, generator=generator) for _ in range(0, more, width)] or [torch.arange(0)])
+    copied = copied[:more]
     state = new.state_dict()
     for name, weight in old.state_dict().items():
         state[name] = _grown(name, weight.float(), state[name].shape, width, copied, generator)
@@ -92,7 +89,6 @@ def _grown(
 
     if inputs == "heads and hidden":
         heads = len(copied)
-        return torch.cat(
-            [weight[:, :width], unread(heads), weight[:, width:], unread(shape[1] - weight.shape[1] - heads)], 1
-        )
+        hidden = shape[1] - weight.shape[1] - heads
+        return torch.cat([weight[:, :width], unread(heads), weight[:, width:], unread(hidden)], dim=1)
     return torch.cat([weight, unread(shape[1] - weight.shape[1])], dim=1)

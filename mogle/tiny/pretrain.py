@@ -13,6 +13,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +88,8 @@ class Workshop:
         path = self.out / "speed.json"
         if not path.exists():
             bf16 = multiplies_bf16(torch.device(self.device))
-            path.write_text(
-                json.dumps({"device": torch.device(self.device).type, "bf16": bf16, "compiled": self.compile})
-            )
+            found = Speed(torch.device(self.device).type, bf16, self.compile)
+            path.write_text(json.dumps(asdict(found)))
         return Speed(**json.loads(path.read_text()))
 
     @property
@@ -254,8 +254,6 @@ def _caption_ids(shop: Workshop) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _corpus(shop: Workshop) -> Corpus:
     """Latents of the portraits and of their views, and caption ids, on the device; kept in corpus.pt."""
-    from dataclasses import asdict
-
     import torch
     from diffusers import AutoencoderKL, FluxPipeline
 
