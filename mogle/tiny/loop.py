@@ -134,7 +134,7 @@ class Processes:
 
 
 def multiplies_bf16(device: torch.device, seconds: float = 0.5) -> bool:
-    """Whether bfloat16 pays: on a GPU always; on a CPU it is measured, as some multiply it fast and others emulate it."""
+    """Whether bfloat16 pays: always on a GPU; measured on a CPU, as some multiply it fast and others emulate it."""
     import torch
 
     if device.type != "cpu":
