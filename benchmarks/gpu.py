@@ -26,10 +26,10 @@ from sampling import Step, seconds
 from torch import nn
 
 from mogle.experts import MoGLE
+from mogle.lora import NAME, add_lora, train_lora
 from mogle.training.plan import matrix_rate
 from mogle.training.settings import TrainSettings
 from mogle.training.trainer import Batch, VelocityLoss
-from mogle.transformer import NAME, add_lora, train_lora
 
 DTYPES = {**PLAIN, "nf4": torch.bfloat16}
 STEPS = 28  # of one picture
@@ -114,7 +114,7 @@ def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_toke
     found = []
     for what, build, passes, gradient in (
         ("plain, sampling", lambda: step.plain(2), 1, False),
-        ("ours, sampling", lambda: step.ours("union", "dynamic"), 1, False),
+        ("ours, sampling", lambda: step.ours("union", "full"), 1, False),
         ("ours fast, sampling", lambda: step.ours("independent", "places"), 0, False),
         ("ours, training", training, 3, True),
     ):

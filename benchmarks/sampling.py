@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel
 
-from mogle.experts import MoGLE
+from mogle.ablations import build_mogle
+from mogle.lora import add_lora
 from mogle.pipeline import _Fusion
-from mogle.transformer import RunCache, add_lora, forward_streams
+from mogle.transformer import Condition, ConditionCache, forward_streams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE, TEXT = 32, 128  # tokens
@@ -87,14 +88,14 @@ class Step:
             guidance=self.guidance, img_ids=ids, txt_ids=self.text_ids, return_dict=False,
         )  # fmt: skip
 
-    def ours(self, attention: str, gate: str) -> Callable[[], Any]:
+    def ours(self, attention: str, variant: str) -> Callable[[], Any]:
         """A step of the sampler, after the first: what does not change is kept."""
-        mogle = MoGLE(gate=gate).to(self.latents.device).requires_grad_(False)
-        fusion, cache = _Fusion(mogle, self.conditions, 1.0), RunCache(static=mogle.static)
+        mogle = build_mogle(variant).to(self.latents.device).requires_grad_(False)
+        fusion, cache = _Fusion(mogle, self.conditions, 1.0), ConditionCache(static=mogle.static)
+        condition = Condition(fusion, attention=attention, cache=cache)
         return lambda: forward_streams(
-            self.model, self.latents, fusion, self.text, self.pooled, self.t, self.guidance, self.ids, self.text_ids,
-            attention=attention, cache=cache,
-        )  # fmt: skip
+            self.model, self.latents, condition, self.text, self.pooled, self.t, self.guidance, self.ids, self.text_ids
+        )
 
 
 #: Parts of a step by the names of torch's operators.
@@ -133,7 +134,7 @@ def main() -> None:
     ways = {
         whole: bare.plain(2),
         short: bare.plain(1),
-        "a step with a mask, exact": step.ours("union", "dynamic"),
+        "a step with a mask, exact": step.ours("union", "full"),
         "a step with a mask, fast": step.ours("independent", "places"),
     }
     with torch.inference_mode():
