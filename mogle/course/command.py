@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -106,10 +107,8 @@ def _read(file: Path) -> NotebookNode:
 def _write(file: Path, notebook: Any) -> None:
     import nbformat
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    nbformat.write(notebook, part)
-    part.replace(file)
+    with atomic_write(file) as part:
+        nbformat.write(notebook, part)
 
 
 def _change(files: list[Path] | None, change: Callable[[Any, Path], Any]) -> None:
