@@ -231,12 +231,10 @@ def class_home(function: Callable[[np.ndarray], Any]) -> list[str]:
     """label map (H, W) -> (N, 19): each class's share of each token's patch of 16 x 16 pixels."""
     label_map = np.random.default_rng(0).integers(0, len(LABELS), (4, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     label_map[5:20, 9:30] = 13
-    expected, one_hot = (
-        torch.as_tensor(solutions.class_shares(label_map)),
-        label_map[..., None] == np.arange(len(LABELS)),
-    )
+    expected = torch.as_tensor(solutions.class_shares(label_map))
+    strips = (label_map.reshape(-1, 256, 1) == np.arange(len(LABELS))).mean(axis=1)
     columns = expected.view(2, 3, -1).transpose(0, 1).reshape(expected.shape)
-    largest, strips = F.one_hot(expected.argmax(1), len(LABELS)), one_hot.reshape(-1, 256, len(LABELS)).mean(axis=1)
+    largest = F.one_hot(expected.argmax(1), len(LABELS))
     mistakes = {
         "The tokens run column by column; expected row by row, as `pack_latents` has them.": columns,
         "These are numbers of pixels; divide by the 256 of a patch.": expected * 256,
@@ -251,11 +249,9 @@ def class_home(function: Callable[[np.ndarray], Any]) -> list[str]:
 
 # --- 07 dynamic gating -------------------------------------------------------------------------------------------
 
-#: Inputs of the gate: global tokens (B, N, 64), noisy latents (B, N, 64), t (B,).
-GateInputs = tuple[Tensor, Tensor, Tensor]
 
-
-def _gate_inputs() -> GateInputs:
+def _gate_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Global tokens (B, N, 64), noisy latents (B, N, 64), t (B,)."""
     return torch.randn(2, 6, 64), torch.randn(2, 6, 64), torch.tensor([0.2, 0.7])
 
 
@@ -263,17 +259,11 @@ def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, t: Tensor
     """What goes wrong in a gate, in words and in weights (B, N, 20)."""
     waves, embedding = gate.time_proj(t), gate.timestep_embedding
     channels = waves.shape[-1]
-    noise, time, thousands = (
-        gate.noise_proj(latents),
-        embedding(waves)[:, None],
-        embedding(gate.time_proj(1000 * t))[:, None],
-    )
+    noise, time = gate.noise_proj(latents), embedding(waves)[:, None]
+    thousands = embedding(gate.time_proj(1000 * t))[:, None]
     sine_first = embedding(waves.roll(channels // 2, -1))[:, None]
     shifted = embedding(Timesteps(channels, True, 1)(t))[:, None]
-    logits, right = (
-        gate.gate(tokens + noise + time),
-        "expected Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)",
-    )
+    logits, right = gate.gate(tokens + noise + time), "Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)"
     averaged = logits.softmax(-1).mean(1, keepdim=True).expand_as(logits)
     inside = {
         "The gate ignores the noisy latents Z_t.": tokens + time,
@@ -281,8 +271,8 @@ def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, t: Tensor
         "The gate ignores the global condition: it does not know the mask.": noise + time,
         "The latents are added as they are; they pass noise_proj first.": tokens + latents + time,
         "The time is in thousands: the gate was trained with t in (0, 1).": tokens + noise + thousands,
-        f"Sine and cosine are swapped: {right}.": tokens + noise + sine_first,
-        f"downscale_freq_shift is 1; {right}.": tokens + noise + shifted,
+        f"Sine and cosine are swapped: expected {right}.": tokens + noise + sine_first,
+        f"downscale_freq_shift is 1; expected {right}.": tokens + noise + shifted,
         "C_global and Z_t are swapped: noise_proj is for the noisy latents.": gate.noise_proj(tokens) + latents + time,
     }
     return {hint: gate.gate(hidden).softmax(-1) for hint, hidden in inside.items()} | {
@@ -312,21 +302,14 @@ def mogle(answer: Any) -> list[str]:
     if hints := _load(model, reference, "global_expert, local_experts (an nn.ModuleList of 19) and gating"):
         return hints
     c = torch.randn(2, 20, 6, 64)
-    gate, outputs, experts = (
-        reference.gating,
-        reference.expert_outputs(c),
-        [reference.global_expert, *reference.local_experts],
-    )
+    gate, experts = reference.gating, [reference.global_expert, *reference.local_experts]
+    outputs, rolled = run_experts(experts, c), run_experts([*experts[1:], experts[0]], c)
     weights, of_global = gate(c[:, 0], z, t), run_experts(experts, c[:, :1].expand_as(c))
 
     def mixed(by: Tensor, what: Tensor = outputs) -> Tensor:
         return torch.einsum("bne,benc->bnc", by, what)
 
-    expected, rolled, wrong_gate = (
-        mixed(weights),
-        run_experts([*experts[1:], experts[0]], c),
-        "it takes condition_tokens[:, 0]",
-    )
+    expected, wrong_gate = mixed(weights), "it takes condition_tokens[:, 0]"
     mistakes = {
         "The 20 outputs are added without the gate.": outputs.sum(1),
         "The 20 outputs are averaged: every expert has the same weight.": outputs.mean(1),
