@@ -1,12 +1,13 @@
-"""The checkers of the exercises: answer -> hints, each in terms of the mistake; no hint means right.
+"""The checkers of the exercises: each takes the answers and raises `Wrong`, with hints, where they are not right.
 
-Most work alike: run the answer on small random input, and when it is not the package's result, compare it with what
-plausible mistakes would have given. Inputs are never square, so that swapped axes show.
+Most work alike: run the answer on small random input, and where it does not give the package's result, compare it with
+what plausible mistakes would have given. Inputs are never square, so that swapped axes show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,80 +18,89 @@ from torch import Tensor, nn
 
 from mogle.conditions import condition_images, pack_latents
 from mogle.course import tokens as solutions
+from mogle.course.exercises import Wrong
 from mogle.experts import DynamicGate, Expert, MoGLE
 from mogle.experts import expert_bank as run_experts
 from mogle.labels import DEMO_PALETTE, LABELS, PALETTE
-
-#: A mistake in words -> what it gives.
-Mistakes = Mapping[str, Any]
-OFF = "The shape is right, the values are not"
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and torch.allclose(found.double(), expected.double(), rtol=1e-4, atol=1e-5)
 
 
-def _judge(answer: Callable[[], Any], expected: Any, mistakes: Mistakes, shape: str, advice: str = "") -> list[str]:
-    """No hint if the answer gives what is expected; else the mistake that gives the same, or how far off it is.
+def _compare(found: Any, expected: Any, mistakes: Mapping[str, Any], shape: str, what: str = "") -> None:
+    """Compare an answer's result with what is expected, and with what each of the mistakes gives.
 
     Args:
-        answer: runs the answer.
-        shape: what the result's axes are.
-        advice: said after torch's own message where the answer fails because shapes do not fit.
+        mistakes: a hint -> the result of an answer that makes this mistake.
+        shape: what the axes of the result are.
+        what: begins each hint, where an exercise takes several answers.
+
+    Raises:
+        Wrong: with the mistake that gives the same, or how far the result is from the expected one.
     """
-    try:
-        found = answer()
-    except RuntimeError as error:
-        if not advice or type(error) is not RuntimeError:  # a subclass says something else, such as NotImplementedError
-            raise
-        return [f"{' '.join(str(error).split())}.", advice]
     if found is None:
-        return ["It returned None: is there a `return` at the end?"]
+        raise Wrong(f"{what}It returned None: is there a `return` at the end?")
     found, expected = torch.as_tensor(found).detach(), torch.as_tensor(expected)
     if _same(found, expected):
-        return []
+        return
     for hint, value in mistakes.items():
         if _same(found, torch.as_tensor(value)):
-            return [hint]
+            raise Wrong(what + hint)
     if found.shape != expected.shape:
-        swapped = found.ndim == expected.ndim and sorted(found.shape) == sorted(expected.shape)
-        what = "Axes are swapped: the shape" if swapped else "The shape"
-        return [f"{what} is {tuple(found.shape)}, expected {tuple(expected.shape)}: {shape}."]
+        swapped = "Axes are swapped: the" if sorted(found.shape) == sorted(expected.shape) else "The"
+        raise Wrong(f"{what}{swapped} shape is {tuple(found.shape)}, expected {tuple(expected.shape)}: {shape}.")
     if found.isnan().any():
-        return ["There is a NaN in the result."]
-    return [f"{OFF}: they differ by up to {(found.double() - expected.double()).abs().max():.2g}."]
+        raise Wrong(f"{what}There is a NaN in the result.")
+    off = (found.double() - expected.double()).abs().max()
+    raise Wrong(f"{what}The shape is right, the values are not: they differ by up to {off:.2g}.")
 
 
-def _load(model: nn.Module, reference: nn.Module, names: str) -> list[str]:
-    """Give the answer's module the reference's weights; a hint if its parameters, named `names`, cannot take them."""
+def _loaded(answer: Any, reference: nn.Module, parts: str) -> Any:
+    """An instance of the answer's class with the reference's weights.
+
+    Raises:
+        Wrong: it has other parameters than the reference, whose `parts` are named.
+    """
+    model = answer()
     found, expected = ({n: tuple(v.shape) for n, v in m.state_dict().items()} for m in (model, reference))
     missing, more = [n for n in expected if n not in found], [n for n in found if n not in expected]
     if missing and not more and all(name.endswith("bias") for name in missing):
-        return [f"A bias is missing ({missing[0]}): nn.Linear has one unless you ask for none."]
+        raise Wrong(f"A bias is missing ({missing[0]}): nn.Linear has one unless you ask for none.")
     if missing or more:
         what = f"no {missing[0]}" if missing else f"{more[0]}, which the package does not have"
-        return [f"The parameters do not fit: found {what}; expected {names}."]
+        raise Wrong(f"The parameters do not fit: found {what}; expected {parts}.")
     for name, shape in expected.items():
         if found[name] != shape:
-            return [f"{name} has the shape {found[name]}, expected {shape}: look at the widths."]
-    few = sum(p.numel() for p in reference.parameters()) - sum(p.numel() for p in model.parameters())
-    if few:
-        return [f"{few:,} parameters too few: experts share their weights. Make a new Expert() for each."]
+            raise Wrong(f"{name} has the shape {found[name]}, expected {shape}: look at the widths.")
+    if few := sum(p.numel() for p in reference.parameters()) - sum(p.numel() for p in model.parameters()):
+        raise Wrong(f"{few:,} parameters too few: experts share their weights. Make a new Expert() for each.")
     model.load_state_dict(reference.state_dict())
-    return []
+    return model
+
+
+@contextmanager
+def _advice(text: str) -> Iterator[None]:
+    """Where shapes do not fit: torch's own message, and advice that is about the exercise."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # NotImplementedError and others are not about shapes
+            raise
+        raise Wrong(f"{' '.join(str(error).split())}.", text) from error
 
 
 # --- 02 from mask to tokens --------------------------------------------------------------------------------------
 
 
-def conditions20(function: Callable[[np.ndarray], Any]) -> list[str]:
+def conditions20(function: Callable[[np.ndarray], Any]) -> None:
     """label map (H, W) -> (20, 3, H, W) in [-1, 1]."""
     label_map = (np.arange(24 * 16) // 7 % len(LABELS)).astype(np.uint8).reshape(24, 16)
     expected, answer = condition_images(label_map), function(label_map.copy())
     whole, local = expected[:1], expected[1:]
-    found = None if answer is None else torch.as_tensor(answer).float()
-    if found is not None and found.numel() and found.min() >= 0:
-        return [f"The values lie in [0, {255 if found.max() > 1 else 1}]; the VAE expects [-1, 1], black at -1."]
+    found = torch.zeros(0) if answer is None else torch.as_tensor(answer).float()
+    if found.numel() and found.min() >= 0:
+        raise Wrong(f"The values lie in [0, {255 if found.max() > 1 else 1}]; the VAE expects [-1, 1], black at -1.")
     coloured = torch.where(local > 0, torch.as_tensor(PALETTE / 127.5 - 1).float()[:, :, None, None], -1.0)
     demo = torch.as_tensor(DEMO_PALETTE[label_map]).permute(2, 0, 1)[None] / 127.5 - 1
     reshaped, black = whole.permute(0, 2, 3, 1).reshape(whole.shape), -torch.ones_like(local)
@@ -111,16 +121,17 @@ def conditions20(function: Callable[[np.ndarray], Any]) -> list[str]:
         "The global image is missing: image 0 is the whole mask in its colours, the 19 local ones follow.": local,
         "The channels come last; a VAE takes (20, 3, H, W).": expected.permute(0, 2, 3, 1),
     }
-    hints = _judge(lambda: found, expected, mistakes, "20 pictures of 3 channels")
-    if found is None or not hints or not hints[0].startswith(OFF):
-        return hints
-    if _same(found[1:], local):
-        return ["The local images are right; image 0 is not the mask in the colours of PALETTE."]
-    wrong = [i for i in range(len(LABELS)) if not _same(found[1 + i], local[i])]
-    return [f"{len(wrong)} local images are wrong, the first is that of label {wrong[0]} ({LABELS[wrong[0]]})."]
+    if found.shape == expected.shape:
+        wrong = [label for label in range(len(LABELS)) if not _same(found[1 + label], local[label])]
+        which = "The local images are right; image 0 is not the mask in the colours of PALETTE."
+        if wrong:
+            first = f"{wrong[0]} ({LABELS[wrong[0]]})"
+            which = f"{len(wrong)} local images are wrong, the first is that of label {first}."
+        mistakes[which] = found
+    _compare(answer, expected, mistakes, "20 pictures of 3 channels")
 
 
-def packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> list[str]:
+def packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> None:
     """pack: latents (B, 16, H, W) -> (B, H/2 * W/2, 64); unpack(tokens, H, W) -> latents."""
     batch, channels, height, width = 2, 16, 4, 6
     latents = torch.arange(batch * channels * height * width).float().view(batch, channels, height, width)
@@ -136,14 +147,13 @@ def packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> list[str]:
         "H and W are split the wrong way round: (H/2, 2) makes neighbours a pair.": halves.permute(0, 3, 5, 1, 2, 4),
     }
     mistakes = {hint: value.reshape(expected.shape) for hint, value in wrong.items()}
-    if hints := _judge(lambda: pack(latents.clone()), expected, mistakes, "(B, N, 64), N = H/2 * W/2, 64 = 4 x 16"):
-        return ["pack: " + hint for hint in hints]
-    back = {
-        "unpack: a reshape alone does not undo the permutation.": expected.reshape(latents.shape),
-        "unpack: height and width are swapped.": solutions.unpack_latents(expected, width, height),
-        "unpack: height and width are swapped within the 2 x 2 pixels.": parts.transpose(3, 5).reshape(latents.shape),
+    _compare(pack(latents.clone()), expected, mistakes, "(B, H/2 * W/2, 4 x 16)", "pack: ")
+    mistakes = {
+        "a reshape alone does not undo the permutation.": expected.reshape(latents.shape),
+        "height and width are swapped.": solutions.unpack_latents(expected, width, height),
+        "height and width are swapped within the 2 x 2 pixels.": parts.transpose(3, 5).reshape(latents.shape),
     }
-    return _judge(lambda: unpack(expected.clone(), height, width), latents, back, "unpack gives back (B, 16, H, W)")
+    _compare(unpack(expected.clone(), height, width), latents, mistakes, "(B, 16, H, W)", "unpack: ")
 
 
 def _swapping(one: int, other: int) -> solutions.Loader:
@@ -153,7 +163,7 @@ def _swapping(one: int, other: int) -> solutions.Loader:
     return lambda picture: solutions.loader_c(picture)[order]
 
 
-def broken_loader(is_right: Callable[[Any], Any]) -> list[str]:
+def broken_loader(is_right: Callable[[Any], Any]) -> None:
     """A test for loaders must take the right one and refuse broken ones."""
     hints = []
     swap = "It accepts a loader that swaps {}: do all 19 labels occur, and do you compare where?"
@@ -169,20 +179,20 @@ def broken_loader(is_right: Callable[[Any], Any]) -> list[str]:
         except AssertionError:
             verdict = False
         if not isinstance(verdict, (bool, np.bool_)):
-            return [f"It returned {type(verdict).__name__}, expected True or False."]
+            raise Wrong(f"It returned {type(verdict).__name__}, expected True or False.")
         if verdict != right:
             hints.append(hint)
-    return hints
+    if hints:
+        raise Wrong(*hints)
 
 
 # --- 06 global and local experts ---------------------------------------------------------------------------------
 
 
-def expert(answer: Any) -> list[str]:
+def expert(answer: Any) -> None:
     """class Expert: (..., 64) -> (..., 64) through 32 hidden units."""
-    reference, model, tokens = Expert(), answer(), torch.randn(2, 5, 64)
-    if hints := _load(model, reference, "self.net = nn.Sequential(Linear, ReLU, Linear): net.0 and net.2"):
-        return hints
+    reference, tokens = Expert(), torch.randn(2, 5, 64)
+    model = _loaded(answer, reference, "self.net = nn.Sequential(Linear, ReLU, Linear): net.0 and net.2")
     (first, _, second), out = reference.net, reference(tokens)
     mistakes = {
         "You added the input to the output; this expert has no residual.": out + tokens,
@@ -191,14 +201,15 @@ def expert(answer: Any) -> list[str]:
         "The activation is a GELU, expected a ReLU.": second(F.gelu(first(tokens))),
         "The activation is a SiLU, expected a ReLU.": second(F.silu(first(tokens))),
     }
-    return _judge(lambda: model(tokens), out, mistakes, "as many tokens out as in")
+    _compare(model(tokens), out, mistakes, "as many tokens out as in")
 
 
-def expert_bank(function: Callable[..., Any]) -> list[str]:
+def expert_bank(function: Callable[..., Any]) -> None:
     """20 experts and tokens (B, 20, N, 64) -> (B, 20, N, 64), all at once."""
-    experts, tokens = [Expert() for _ in range(20)], torch.randn(2, 20, 6, 64)
-    w1, w2 = (torch.stack([e.net[i].weight for e in experts]).mT for i in (0, 2))
-    b1, b2 = (torch.stack([e.net[i].bias for e in experts])[:, None] for i in (0, 2))
+    tokens, experts = torch.randn(2, 20, 6, 64), [Expert() for _ in range(20)]
+    layers: list[list[Any]] = [[one.net[i] for one in experts] for i in (0, 2)]
+    w1, w2 = (torch.stack([layer.weight for layer in ones]).mT for ones in layers)
+    b1, b2 = (torch.stack([layer.bias for layer in ones])[:, None] for ones in layers)
     expected, linear, unbiased = run_experts(experts, tokens), tokens @ w1 + b1, (tokens @ w1).relu() @ w2
     turned = (tokens @ w1.mT.reshape(w1.shape) + b1).relu() @ w2.mT.reshape(w2.shape) + b2
     mistakes = {
@@ -216,18 +227,20 @@ def expert_bank(function: Callable[..., Any]) -> list[str]:
     for one in experts:
         one.register_forward_hook(lambda *_: calls.append(None))
     advice = "Tokens are (B, 20, N, 64); stacked weights (20, out, in) go in as .mT, biases (20, out) as [:, None]."
-    if hints := _judge(lambda: function(experts, tokens.clone()), expected, mistakes, "(B, 20, N, 64)", advice):
-        return hints
+    with _advice(advice):
+        found = function(experts, tokens.clone())
+    _compare(found, expected, mistakes, "(B, 20, N, 64)")
     if calls:
-        return [f"Right, but one expert after another ({len(calls)} calls): stack their weights and multiply once."]
+        raise Wrong(f"Right, but one expert after another ({len(calls)} calls): stack their weights and multiply once.")
     try:
         right = _same(function(experts[:7], tokens[:, :7].clone()), expected[:, :7])
     except Exception:
         right = False
-    return [] if right else ["It fails for 7 experts: their number is len(experts)."]
+    if not right:
+        raise Wrong("It fails for 7 experts: their number is len(experts).")
 
 
-def class_home(function: Callable[[np.ndarray], Any]) -> list[str]:
+def class_home(function: Callable[[np.ndarray], Any]) -> None:
     """label map (H, W) -> (N, 19): each class's share of each token's patch of 16 x 16 pixels."""
     label_map = np.random.default_rng(0).integers(0, len(LABELS), (4, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     label_map[5:20, 9:30] = 13
@@ -244,7 +257,7 @@ def class_home(function: Callable[[np.ndarray], Any]) -> list[str]:
         "A reshape alone cuts rows of the picture, not patches: split both sides, then bring axes in order.": strips,
         "A patch of 8 pixels is one latent; a token is 2 x 2 of them, 16 pixels.": solutions.class_shares(label_map, 8),
     }
-    return _judge(lambda: function(label_map.copy()), expected, mistakes, "tokens by classes")
+    _compare(function(label_map.copy()), expected, mistakes, "tokens by classes")
 
 
 # --- 07 dynamic gating -------------------------------------------------------------------------------------------
@@ -284,24 +297,21 @@ def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, t: Tensor
     }
 
 
-def dynamic_gate(answer: Any) -> list[str]:
+def dynamic_gate(answer: Any) -> None:
     """class DynamicGate: global tokens (B, N, 64), noisy latents (B, N, 64), t (B,) -> weights (B, N, 20)."""
-    reference, model, inputs = DynamicGate(), answer(), _gate_inputs()
-    if hints := _load(model, reference, "timestep_embedding, noise_proj, gate = Sequential(Linear, ReLU, Linear)"):
-        return hints
-    for clock in (reference.timestep_embedding, model.timestep_embedding):
-        clock.linear_2.weight *= 100  # so that the smallest mistake about time shows
+    reference, inputs = DynamicGate(), _gate_inputs()
+    reference.timestep_embedding.linear_2.weight *= 100  # so that the smallest mistake about time shows
+    model = _loaded(answer, reference, "timestep_embedding, noise_proj, gate = Sequential(Linear, ReLU, Linear)")
+    with _advice("Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."):
+        found = model(*inputs)
     mistakes = _gate_mistakes(reference, *inputs)
-    advice = "Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."
-    return _judge(lambda: model(*inputs), reference(*inputs), mistakes, "a weight for each token and expert", advice)
+    _compare(found, reference(*inputs), mistakes, "a weight for each token and expert")
 
 
-def mogle(answer: Any) -> list[str]:
+def mogle(answer: Any) -> None:
     """class MoGLE: conditions (B, 20, N, 64), noisy latents (B, N, 64), t (B,) -> (B, N, 64)."""
-    reference, model, (_, z, t) = MoGLE(), answer(), _gate_inputs()
-    if hints := _load(model, reference, "global_expert, local_experts (an nn.ModuleList of 19) and gating"):
-        return hints
-    c = torch.randn(2, 20, 6, 64)
+    reference, c, (_, z, t) = MoGLE(), torch.randn(2, 20, 6, 64), _gate_inputs()
+    model = _loaded(answer, reference, "global_expert, local_experts (an nn.ModuleList of 19) and gating")
     gate, experts = reference.gating, [reference.global_expert, *reference.local_experts]
     outputs, rolled = run_experts(experts, c), run_experts([*experts[1:], experts[0]], c)
     weights, of_global = gate(c[:, 0], z, t), run_experts(experts, c[:, :1].expand_as(c))
@@ -327,10 +337,10 @@ def mogle(answer: Any) -> list[str]:
     }
     in_gate = _gate_mistakes(gate, c[:, 0], z, t)
     mistakes |= {f"In the gate: {hint}": mixed(value) for hint, value in in_gate.items()}
-    return _judge(lambda: model(c, z, t), expected, mistakes, "one token of 64 for each place")
+    _compare(model(c, z, t), expected, mistakes, "one token of 64 for each place")
 
 
-def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
+def gate_entropy(function: Callable[[Tensor], Any]) -> None:
     """weights (..., 20) -> entropy in bits (...)."""
     weights = (3 * torch.randn(2, 6, 20)).softmax(-1)
     weights[0, :2] = 0  # where a weight is 0, 0 log 0 has to count as 0
@@ -338,7 +348,7 @@ def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
     bits, terms = solutions.gate_entropy(weights), torch.special.entr(weights) / np.log(2)
     lost, found = bits.where((weights > 0).all(-1), 0), function(weights.clone())
     if isinstance(found, Tensor) and found.shape == bits.shape and found.isnan().any():
-        return ["An expert with the weight 0 gives NaN: 0 x log 0 counts as 0 (torch.special.entr knows)."]
+        raise Wrong("An expert with the weight 0 gives NaN: 0 x log 0 counts as 0 (torch.special.entr knows).")
     mistakes = {
         "This is in nats: the logarithm to base 2 gives bits.": bits * np.log(2),
         "The logarithm is to base 10; to base 2 it gives bits.": bits * np.log10(2),
@@ -350,4 +360,4 @@ def gate_entropy(function: Callable[[Tensor], Any]) -> list[str]:
         "This is 2 to the power of the entropy, the effective number of experts; expected bits.": 2**bits,
         "Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after.": lost,
     }
-    return _judge(lambda: found, bits, mistakes, "one number for each token")
+    _compare(found, bits, mistakes, "one number for each token")

@@ -24,6 +24,10 @@ from mogle.errors import MogleError
 from mogle.files import atomic_write
 
 
+class Wrong(Exception):
+    """An answer is not right; the arguments are hints, each in terms of the mistake."""
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise. Its checker is the function of the same name in `mogle.course.checks`.
@@ -43,13 +47,17 @@ class Exercise:
         """The package's own answers."""
         return tuple(map(resolve_name, self.solutions))
 
-    def hints(self, *answers: Any) -> list[str]:
-        """What is wrong with the answers, nothing if they are right."""
+    def judge(self, *answers: Any) -> None:
+        """Run the checker.
+
+        Raises:
+            Wrong: the answers are not right; what is wrong with them.
+        """
         import torch
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # the notebook's own random numbers stay as they are
             torch.manual_seed(0)
-            return resolve_name(f"mogle.course.checks:{self.name}")(*answers)
+            resolve_name(f"mogle.course.checks:{self.name}")(*answers)
 
 
 _TOKENS, _EXPERTS, _GATING = "02_from_mask_to_tokens", "06_global_and_local_experts", "07_dynamic_gating"
@@ -91,25 +99,27 @@ def _check(exercise: Exercise, *answers: Any) -> Any:
     if len(answers) != len(own):
         wanted = ", ".join(path.split(":")[1] for path in exercise.solutions)
         raise MogleError(f"check.{name}: found {len(answers)} answers, expected {len(own)}: your {wanted}")
-    hints: list[str] | None = None
+    hints: tuple[str, ...] | None = None
     if not any(is_stub(answer) for answer in answers):
         try:
-            hints = exercise.hints(*answers)
+            exercise.judge(*answers)
+            hints = ()
+        except Wrong as wrong:
+            hints = wrong.args
         except NotImplementedError as error:  # a stub raises it; torch raises it for a module without `forward`
-            hints = ["There is no method called `forward`."] if "forward" in str(error) else None
+            hints = ("There is no method called `forward`.",) if "forward" in str(error) else None
         except Exception as error:
-            message = " ".join(str(error).split())[:200]
-            hints = [f"It raised {type(error).__name__}: {message}"]
-    if hints == []:
-        print(f"{name}: passed.")
-    elif hints is None:
+            hints = (f"It raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",)
+    if hints is None:
         print(f'{name}: not attempted; going on with the package\'s own. reveal("{name}") shows it.')
-    else:
+    elif hints:
         print(f"{name}: not yet.", *hints, "Going on with the package's own.", sep="\n  ")
+    else:
+        print(f"{name}: passed.")
+        own = answers
     if hints is not None:
         _remember(name, passed=not hints)
-    chosen = answers if hints == [] else own
-    return chosen[0] if len(chosen) == 1 else chosen
+    return own[0] if len(own) == 1 else own
 
 
 class _Checks:

@@ -11,12 +11,14 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from mogle.errors import MogleError
@@ -30,25 +32,13 @@ DASHES = ("-", "--", "-.", ":")
 MAP = "viridis"
 WIDTH, DPI, RETINA = 9.0, 100, 2  # inches; pixels per inch as shown; pixels of the file for each that is shown
 _GRAY = "#999999"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "lines.linewidth": 2,
-}
+_STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG in retina resolution, the same bytes for the same figure."""
     file = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(fname=_STYLE):
         figure.savefig(file, format="png", dpi=DPI * RETINA, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return file.getvalue()
 
@@ -84,17 +74,16 @@ def pixels(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         picture = picture.convert("RGB")
     array = np.asarray(picture.detach().float().cpu() if hasattr(picture, "detach") else picture)
-    if array.dtype == bool and array.ndim == 2:
+    if array.ndim == 2 and array.dtype == bool:
         array = np.repeat(array[..., None] * np.uint8(255), 3, axis=2)
-    elif array.dtype == np.uint8 and array.ndim == 2:
+    elif array.ndim == 2 and array.dtype == np.uint8:
         array = colorize(array)
     elif array.dtype != np.uint8 and array.ndim == 3 and array.shape[0] == 3:
         array = ((array.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
     if array.ndim == 2 or (array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3):
         return array
-    raise MogleError(
-        f"a picture of shape {array.shape} and type {array.dtype}: expected one of those that pixels() lists"
-    )
+    found = f"a picture of shape {array.shape} and type {array.dtype}"
+    raise MogleError(f"{found}: expected one of those that mogle.course.figures.pixels lists")
 
 
 def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndarray:
@@ -105,9 +94,9 @@ def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndar
 
 
 @contextmanager
-def _drawing(height: float, **style: Any) -> Iterator[Figure]:
+def _drawing(height: float, style: Any = None) -> Iterator[Figure]:
     """A new figure of a height in inches, and the course's style while it is drawn."""
-    with matplotlib.rc_context({**STYLE, **style}):
+    with matplotlib.rc_context(style, _STYLE):
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
@@ -154,7 +143,7 @@ def image_grid(
     height = sum(max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen)
     height += len(seen) * (0.08 + 0.17 * _most_lines([text for row in captions for text in row], side))
     height += 0.2 + 0.25 * math.ceil(len(named) / 7) + 0.17 * _most_lines(columns, side)
-    with _drawing(height, **{"axes.grid": False}) as figure:
+    with _drawing(height, {"axes.grid": False}) as figure:
         axes, shown = figure.subplots(len(seen), count, squeeze=False), None
         for (r, c), ax in np.ndenumerate(axes):
             picture = seen[r][c] if c < len(seen[r]) else None
@@ -215,19 +204,14 @@ def _name_points(ax: Any, points: Mapping[int, tuple[float, float]], marks: Sequ
     """The classes' names beside their points, each at the first place where it covers no mark and no other name."""
     ax.figure.draw_without_rendering()  # now the axes have their size
     pixel = ax.figure.dpi / 72
-    taken = [(u - 6, v - 6, u + 6, v + 6) for u, v in ax.transData.transform(marks) / pixel]
+    taken = [Bbox.from_bounds(u - 6, v - 6, 12, 12) for u, v in ax.transData.transform(marks) / pixel]
     edge = ax.get_window_extent().x1 / pixel
     for label, point in sorted(points.items()):
         (u, v), width = ax.transData.transform(point) / pixel, 5.6 * len(LABELS[label])
         right, left, middle = 8, -8 - width, -width / 2
         places = [(right, -4), (left, -4), *((x, y) for y in (8, -16, 18, -26) for x in (middle, right, left))]
-        boxes = [(u + x, v + y, u + x + width, v + y + 9) for x, y in places]
-        free = (
-            i
-            for i, (x0, y0, x1, y1) in enumerate(boxes)
-            if x1 < edge and all(x1 < a or c < x0 or y1 < b or d < y0 for a, b, c, d in taken)
-        )
-        best = next(free, 0)
+        boxes = [Bbox.from_bounds(u + x, v + y, width, 9) for x, y in places]
+        best = next((i for i, box in enumerate(boxes) if box.x1 < edge and not box.count_overlaps(taken)), 0)
         taken.append(boxes[best])
         far = abs(places[best][1] + 4) > 12
         arrow = {"arrowstyle": "-", "color": _GRAY, "linewidth": 0.7, "shrinkB": 5} if far else None

@@ -47,11 +47,10 @@ def _cells(notebook: Node, kind: str) -> list[tuple[int, Node]]:
 
 def fresh(title: str) -> Node:
     """A new notebook: card, set-up cell, the mark from which on the package may be used, ending."""
-    card = f"# {title}\n\n" + _CARD
     ending = "## What you built\n\n...\n\n## What surprised\n\n...\n\n## Where next\n\n..."
     text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     packaged = text("## Now packaged", metadata={"tags": ["packaged"]})
-    cells = [text(card), code(setup_source(), metadata={"tags": ["setup"]}), packaged, text(ending)]
+    cells = [text(f"# {title}\n\n{_CARD}"), code(setup_source(), metadata={"tags": ["setup"]}), packaged, text(ending)]
     for i, cell in enumerate(cells, 1):
         cell.id = f"cell-{i:02d}"
     return stable(nbformat.v4.new_notebook(cells=cells))
@@ -80,17 +79,14 @@ def stable(notebook: Node) -> Node:
 def _stable_outputs(outputs: list[Node], count: int | None) -> list[Node]:
     kept: list[Node] = []
     for output in outputs:
-        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
-            continue
-        output.pop("transient", None)
         if "execution_count" in output:
             output.execution_count = count
         if "data" in output:
             output.data = nbformat.from_dict({k: v for k, v in output.data.items() if not _WIDGETS.match(k)})
-            if not output.data:
-                continue
-        kept.append(output)
+        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        elif output.get("data", True):
+            kept.append(output)
     return kept
 
 
@@ -115,18 +111,13 @@ def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:
     Raises:
         MogleError: a cell failed; which one, and its error.
     """
-    from nbclient import NotebookClient
+    import nbclient
     from nbclient.exceptions import CellExecutionError
 
     notebook = clear(notebook)
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        record_timing=False,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warnings about transport on the user's stderr
-        resources={"metadata": {"path": str(folder)}},
-    )
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # no warnings about transport on the user's stderr
+    client = nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False)
+    client.extra_arguments, client.resources = quiet, {"metadata": {"path": str(folder)}}
     try:
         client.execute()
     except CellExecutionError as error:

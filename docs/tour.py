@@ -19,13 +19,9 @@ from pathlib import Path
 from mogle.checkpoints import ADAPTER, BASE, JUDGES, shipped
 from mogle.errors import MogleError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("runs/course")
 TOUR = Path(__file__).with_name("tour.md")
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-pre{background:#f4f4f4;padding:.6rem;overflow-x:auto;font-size:13px}table{border-collapse:collapse;margin:1rem 0;
-display:block;overflow-x:auto}td,th{padding:2px 8px;font-weight:normal;font-size:14px;max-width:14rem}
-img{max-width:100%}td img{min-width:96px}"""
 
 
 def run(section: str) -> tuple[str, float]:
@@ -61,9 +57,8 @@ def render(markdown: str) -> str:
         return f'<img src="data:{mimetypes.guess_type(found[1])[0]};base64,{data}"'
 
     body = re.sub(r'<img src="([^"]+)"', embedded, str(mistune.html(markdown)))
-    title = markdown.partition("\n")[0].removeprefix("# ")
-    head = f'<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-    return f"<!doctype html>{head}{body}</html>\n"
+    title = re.findall(r"<h1>(.*?)</h1>", body)[0]
+    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{body}</html>\n'
 
 
 def main() -> None:
