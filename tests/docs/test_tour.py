@@ -9,7 +9,7 @@ import pytest
 from mogle.errors import MogleError
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("tour", ROOT / "docs" / "tour.py")
+spec = importlib.util.spec_from_file_location("tour", ROOT / "docs" / "run_tour.py")
 tour = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tour)
 TEXT = tour.TOUR.read_text()
