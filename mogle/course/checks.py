@@ -121,7 +121,7 @@ def conditions20(function: Callable[[np.ndarray], Any]) -> None:
         "The global image is missing: image 0 is the whole mask in its colours, the 19 local ones follow.": local,
         "The channels come last; a VAE takes (20, 3, H, W).": expected.permute(0, 2, 3, 1),
     }
-    if found.shape == expected.shape:
+    if found.shape == expected.shape:  # where none of the mistakes above gives the same
         wrong = [label for label in range(len(LABELS)) if not _same(found[1 + label], local[label])]
         which = "The local images are right; image 0 is not the mask in the colours of PALETTE."
         if wrong:

@@ -100,7 +100,7 @@ def _read(file: Path) -> NotebookNode:
 
     try:
         return nbformat.read(file, as_version=4)
-    except Exception as error:  # nbformat raises many kinds for what is not a notebook
+    except Exception as error:  # nbformat raises many kinds of errors for what is not a notebook
         raise MogleError(f"{file}: not a notebook ({' '.join(str(error).split())[:80]})") from error
 
 
