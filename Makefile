@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 course: $(READY)
-	$(BIN)/python -m mogle.course.tour
+	$(BIN)/python docs/run_tour.py
 
 # One pytest over unit tests and notebooks; each file, and so each notebook's kernel, stays with one worker.
 test: $(READY)

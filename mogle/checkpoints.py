@@ -1,4 +1,4 @@
-"""Where weights are, and how a pipeline is loaded from them: the same few lines for command line, app and course."""
+"""Where weights are, and how a pipeline is loaded from them, for command line, training, evaluation and course."""
 
 from __future__ import annotations
 
@@ -22,15 +22,23 @@ BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
 
 
 def shipped(name: str) -> Path:
-    """The folder `checkpoints/NAME` of the project or, failing that, of the working directory."""
-    for root in (Path(__file__).resolve().parents[1], Path.cwd()):
+    """The folder `checkpoints/NAME` of the project or, for an installed copy, of the working directory or one above it.
+
+    Raises:
+        MogleError: there is none.
+    """
+    for root in (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents):
         if (root / "checkpoints" / name).is_dir():
             return root / "checkpoints" / name
-    raise MogleError(f"checkpoints/{name}: not found; expected it in the project or the working directory")
+    raise MogleError(f"checkpoints/{name}: not found in the project, here or above; work inside a clone of the project")
 
 
 def base_folder(base: str | Path | None = None) -> Path | str:
-    """The base to load: a FluxPipeline folder, a Hub name (`black-forest-labs/FLUX.1-dev`), or the shipped one."""
+    """The base to load: a FluxPipeline folder, a Hub name (`black-forest-labs/FLUX.1-dev`), or the shipped one.
+
+    Raises:
+        MogleError: it is none of these.
+    """
     if base is None:
         return shipped(BASE)
     folder = Path(base)
@@ -43,7 +51,11 @@ def base_folder(base: str | Path | None = None) -> Path | str:
 
 
 def adapter_folder(adapter: str | Path | None = None) -> Path:
-    """The adapter to load, by default the shipped one."""
+    """The adapter to load, by default the shipped one.
+
+    Raises:
+        MogleError: there is no such folder.
+    """
     if adapter is None:
         return shipped(ADAPTER)
     if not Path(adapter).is_dir():
@@ -70,6 +82,15 @@ def pick_device(device: str | None = None) -> str:
     return device
 
 
+def pick_dtype(device: str) -> torch.dtype:
+    """The number format for inference: float32, on a GPU bfloat16, or float16 where bfloat16 is only emulated (T4)."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 def load_pipeline(
     base: Path | str,
     adapter: Path | None,
@@ -80,11 +101,18 @@ def load_pipeline(
     without: Sequence[str] = (),
     **parts: Any,
 ) -> FaceMoGLEPipeline:
-    """Base and adapter on a device, in the number format that suits it: float32, or bfloat16 or float16 on a GPU.
+    """Base and adapter on a device.
 
-    `offload` is for cards that do not hold all of it (diffusers' offloading): "model" keeps one network at a time on
-    the card, so the largest has to fit; "group" a few layers at a time, which is slow and fits nearly any card.
-    `without` names parts that are not loaded; `parts` are given ready-made (a quantised transformer).
+    Args:
+        base: a FluxPipeline folder or a Hub name.
+        adapter: a folder, or None for the base alone.
+        device: by default the best there is.
+        dtype: number format of the weights, by default `pick_dtype`'s.
+        offload: for GPUs whose memory does not hold everything (diffusers' offloading). "model" keeps one network at a
+            time on the GPU, so the largest has to fit; "group" a few layers at a time, which is slow and fits nearly
+            any GPU.
+        without: names of parts that are not loaded.
+        **parts: parts that are already there, such as a quantised transformer.
 
     Raises:
         MogleError: the device is not there, the base is no FluxPipeline, or the adapter does not fit it.
@@ -96,17 +124,15 @@ def load_pipeline(
         raise MogleError(f"--offload {offload}: expected one of {', '.join(OFFLOADS)}")
     if offload != "none" and device == "cpu":
         raise MogleError(f"--offload {offload}: there is no GPU to spare here; leave it out")
-    if dtype is None and device.startswith("cuda"):
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
     from mogle.pipeline import FaceMoGLEPipeline
 
     with _no_progress_bars():
         try:
             pipe = FaceMoGLEPipeline.from_pretrained(
-                base, dtype=dtype or torch.float32, **{**_absent_parts(base), **dict.fromkeys(without), **parts}
+                base, dtype=dtype or pick_dtype(device), **{**_absent_parts(base), **dict.fromkeys(without), **parts}
             )
-        except (OSError, ValueError) as error:  # diffusers' words for damaged, foreign or unreachable folders
+        except (OSError, ValueError) as error:  # what diffusers raises for damaged, foreign or unreachable folders
             line = " ".join(str(error).split())[:200]
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error
         if adapter is not None:
@@ -116,13 +142,13 @@ def load_pipeline(
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:
-        stream = device.startswith("cuda")  # the next layers come while these compute
+        stream = device.startswith("cuda")  # load the next layers while the current ones compute
         pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=stream)
     return pipe
 
 
 def _absent_parts(base: Path | str) -> dict[str, None]:
-    """Parts that the folder says it has not, such as text encoders; diffusers wants each of them named."""
+    """The parts that model_index.json lists as missing, such as text encoders; diffusers wants each passed as None."""
     if isinstance(base, str):
         return {}
     parts = json.loads((base / "model_index.json").read_text()).items()
@@ -131,7 +157,7 @@ def _absent_parts(base: Path | str) -> dict[str, None]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """The libraries draw one bar for each model that they load."""
+    """Hide the bars that diffusers and transformers draw for each model that they load."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -146,7 +172,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def origin_of(pipe: FaceMoGLEPipeline, base: Path | str, adapter: Path | None) -> dict[str, str]:
-    """Weights, versions and machine: with the recipe, all that a picture depends on. Folders by name, not by path."""
+    """What a picture depends on besides its recipe: weights, versions, machine. Folders are given by name, not path."""
     import torch
 
     origin = {"base": str(base)}

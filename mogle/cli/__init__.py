@@ -17,8 +17,10 @@ from mogle.training import command as training
 
 
 class _Group(TyperGroup):
-    """A command group whose errors are a line on stderr, and one for each of several problems; exit code 2 for what the
-    user can put right."""
+    """A command group that prints an error as one line on stderr, or a line for each of several problems.
+
+    The exit code is 2 for what the user can put right, 1 for what the machine refuses.
+    """
 
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
@@ -42,13 +44,13 @@ class _Group(TyperGroup):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]  # one for each problem of many
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]  # one for each problem
     typer.echo("error: " + "\n  ".join(lines), err=True)
     sys.exit(code)
 
 
 def _quiet() -> None:
-    """Libraries say nothing; what this package has to say is one line, `note: ...`."""
+    """Hide what libraries print; print this package's own warnings as one line, `note: ...`."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     warnings.simplefilter("ignore")

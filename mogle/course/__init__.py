@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mogle
 from mogle.course.exercises import check, progress, reveal
-from mogle.errors import MogleError
 
 if TYPE_CHECKING:
     import torch
@@ -33,22 +31,13 @@ class Course:
     dtype: torch.dtype
 
 
-def project_root() -> Path:
-    """The folder with checkpoints/: the project's, or the working directory's or one above it (an installed copy).
+def setup(seed: int = 0) -> Course:
+    """Prepare a notebook: seeds, number of threads, sharp figures, quiet libraries. Calling it twice is harmless.
+
+    Computes on two threads (or OMP_NUM_THREADS), so that the last digits do not depend on the number of cores.
 
     Raises:
-        MogleError: there is none.
-    """
-    for folder in (Path(mogle.__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents):
-        if (folder / "checkpoints").is_dir():
-            return folder
-    raise MogleError("checkpoints/: not found in the project, here or above; run the notebooks inside a clone of it")
-
-
-def setup(seed: int = 0) -> Course:
-    """Prepare a notebook: seeds, number of threads, sharp figures, quiet libraries. Doing it twice is harmless.
-
-    Two threads (or OMP_NUM_THREADS), so that the last bits of a number do not depend on the number of cores.
+        MogleError: there is no folder checkpoints/ in the project, here or above.
     """
     import numpy as np
     import torch
@@ -56,9 +45,9 @@ def setup(seed: int = 0) -> Course:
     from IPython.core.getipython import get_ipython
     from transformers.utils import logging as transformers_logging
 
-    from mogle.checkpoints import ADAPTER, BASE, JUDGES, pick_device
+    from mogle.checkpoints import ADAPTER, BASE, JUDGES, pick_device, pick_dtype, shipped
 
-    # They write about torchvision, which nothing here needs, and draw a bar for each file that they load.
+    # They warn about torchvision, which nothing here needs, and draw a progress bar for each file that they load.
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -70,15 +59,13 @@ def setup(seed: int = 0) -> Course:
     torch.manual_seed(seed)
     np.random.seed(seed)
 
-    root, device = project_root(), pick_device()
-    weights, dtype = root / "checkpoints", torch.float32
-    if device == "cuda":  # a T4 has no bfloat16 of its own
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return Course(root / "data", weights / BASE, weights / ADAPTER, weights / JUDGES, device, dtype)
+    device, weights = pick_device(), shipped(BASE).parent
+    data = weights.parent / "data"
+    return Course(data, weights / BASE, weights / ADAPTER, weights / JUDGES, device, pick_dtype(device))
 
 
 def setup_source() -> str:
-    """Source of a notebook's set-up cell: installs the course where it is missing, and calls `setup`."""
+    """The code of a notebook's set-up cell: it installs the course where it is missing and calls `setup`."""
     return f'''# Installs the course where it is missing (Colab); elsewhere, and the second time, changes nothing.
 import importlib.util, os, subprocess, sys
 

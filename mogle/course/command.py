@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -99,17 +100,15 @@ def _read(file: Path) -> NotebookNode:
 
     try:
         return nbformat.read(file, as_version=4)
-    except Exception as error:  # nbformat raises many kinds for what is not a notebook
+    except Exception as error:  # nbformat raises many kinds of errors for what is not a notebook
         raise MogleError(f"{file}: not a notebook ({' '.join(str(error).split())[:80]})") from error
 
 
 def _write(file: Path, notebook: Any) -> None:
     import nbformat
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    nbformat.write(notebook, part)
-    part.replace(file)
+    with atomic_write(file) as part:
+        nbformat.write(notebook, part)
 
 
 def _change(files: list[Path] | None, change: Callable[[Any, Path], Any]) -> None:

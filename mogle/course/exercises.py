@@ -1,25 +1,31 @@
 """Exercises: `check.NAME(answer)`, `reveal("NAME")`, `progress()`.
 
 A check says whether an answer has passed, has not been attempted, or what is wrong with it, and returns what the next
-cells use: the answer if it is right, otherwise the package's own. So a notebook runs from top to bottom in any state.
-The solution of every exercise is code of the package, and cannot drift from it.
+cells use: the answer if it is right, otherwise the package's own. So a notebook runs from top to bottom whichever
+exercises are solved. The solution of every exercise is code that the package itself uses.
 """
 
 from __future__ import annotations
 
 import dis
-import importlib
 import inspect
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from types import FunctionType
 from typing import Any
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
+
+
+class Wrong(Exception):
+    """An answer is not right; the arguments are hints, each in terms of the mistake."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,19 @@ class Exercise:
 
     def own(self) -> tuple[Any, ...]:
         """The package's own answers."""
-        parts = (path.split(":") for path in self.solutions)
-        return tuple(getattr(importlib.import_module(module), name) for module, name in parts)
+        return tuple(map(resolve_name, self.solutions))
 
-    def hints(self, *answers: Any) -> list[str]:
-        """What is wrong with the answers, nothing if they are right."""
+    def judge(self, *answers: Any) -> None:
+        """Run the checker.
+
+        Raises:
+            Wrong: the answers are not right; what is wrong with them.
+        """
         import torch
 
-        checker: Callable[..., list[str]] = getattr(importlib.import_module("mogle.course.checks"), self.name)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():  # a check leaves the notebook's own chance alone
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # the notebook's own random numbers stay as they are
             torch.manual_seed(0)
-            return checker(*answers)
+            resolve_name(f"mogle.course.checks:{self.name}")(*answers)
 
 
 _TOKENS, _EXPERTS, _GATING = "02_from_mask_to_tokens", "06_global_and_local_experts", "07_dynamic_gating"
@@ -70,46 +78,48 @@ EXERCISES = {
 
 
 def is_stub(answer: Any) -> bool:
-    """True for an answer not attempted: `...`, None, a function whose body is `...`, a module without a `forward`."""
+    """True for an answer not attempted: `...`, None, a function whose body is `...`, a class that sets no attribute
+    and has no `forward` of its own, or one that is such a function."""
     if inspect.isclass(answer):
         forward = inspect.getattr_static(answer, "forward", None)
-        missing = not isinstance(forward, FunctionType) or forward.__module__.startswith("torch")
-        return not any(i.opname == "STORE_ATTR" for i in dis.get_instructions(answer.__init__)) and (
-            missing or is_stub(forward)
-        )
+        if any(step.opname == "STORE_ATTR" for step in dis.get_instructions(answer.__init__)):
+            return False
+        return not isinstance(forward, FunctionType) or forward.__module__.startswith("torch") or is_stub(forward)
     if not isinstance(answer, FunctionType):
         return answer is None or answer is ...
-    trivial = {"RESUME", "NOP", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
-    code = list(dis.get_instructions(answer))
-    returned = [i.argval for i in code if i.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return all(i.opname in trivial for i in code) and set(returned) <= {None, ...}
+    steps = [step for step in dis.get_instructions(answer) if step.opname not in ("RESUME", "NOP", "POP_TOP")]
+    constants = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    only_returns = all(step.opname in ("LOAD_CONST", "RETURN_CONST", "RETURN_VALUE") for step in steps)
+    return only_returns and set(constants) <= {None, ...}
 
 
 def _check(exercise: Exercise, *answers: Any) -> Any:
-    """Judge the answers, say so in one line or more, and return them or the package's own."""
+    """Judge the answers, print the verdict, and return them if they are right or else the package's own."""
     name, own = exercise.name, exercise.own()
     if len(answers) != len(own):
         wanted = ", ".join(path.split(":")[1] for path in exercise.solutions)
         raise MogleError(f"check.{name}: found {len(answers)} answers, expected {len(own)}: your {wanted}")
-    hints: list[str] | None = None
+    hints: tuple[str, ...] | None = None
     if not any(is_stub(answer) for answer in answers):
         try:
-            hints = exercise.hints(*answers)
-        except NotImplementedError as error:  # torch's own says which method is missing
-            hints = ["There is no method called `forward`."] if "forward" in str(error) else None
+            exercise.judge(*answers)
+            hints = ()
+        except Wrong as wrong:
+            hints = wrong.args
+        except NotImplementedError as error:  # a stub raises it; torch raises it for a module without `forward`
+            hints = ("There is no method called `forward`.",) if "forward" in str(error) else None
         except Exception as error:
-            message = " ".join(str(error).split())[:200]
-            hints = [f"It raised {type(error).__name__}: {message}"]
-    if hints == []:
-        print(f"{name}: passed.")
-    elif hints is None:
+            hints = (f"It raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",)
+    if hints is None:
         print(f'{name}: not attempted; going on with the package\'s own. reveal("{name}") shows it.')
-    else:
+    elif hints:
         print(f"{name}: not yet.", *hints, "Going on with the package's own.", sep="\n  ")
+    else:
+        print(f"{name}: passed.")
+        own = answers
     if hints is not None:
         _remember(name, passed=not hints)
-    chosen = answers if hints == [] else own
-    return chosen[0] if len(chosen) == 1 else chosen
+    return own[0] if len(own) == 1 else own
 
 
 class _Checks:
@@ -132,7 +142,7 @@ def reveal(name: str) -> None:
 
 
 def progress() -> None:
-    """Print all exercises and which of them are done. What is done is remembered on this machine alone."""
+    """Print all exercises and which of them are done. This is stored on this machine alone."""
     done = _read()
     for e in EXERCISES.values():
         state = {True: "passed", False: "tried", None: ""}[done.get(e.name)]
@@ -158,11 +168,8 @@ def _read() -> dict[str, bool]:
 
 
 def _remember(name: str, passed: bool) -> None:
-    """Note a result; passed once is passed. A disk that cannot be written does not spoil the check."""
+    """Store a result; what has passed once stays passed. A disk that cannot be written does not spoil the check."""
     done = _read()
     done[name] = passed or done.get(name, False)
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        _file().write_text(json.dumps(done))
-    except OSError:
-        pass
+    with suppress(OSError), atomic_write(_file()) as part:
+        part.write_text(json.dumps(done))

@@ -1,6 +1,6 @@
 """The course's figures: one style, the 19 classes always in the same order and colours, alt text on every figure.
 
-Each function takes data and gives a matplotlib `Figure`, 900 px wide where GitHub shows it; `show` displays it.
+Each function takes data and returns a matplotlib `Figure`, 900 px wide where GitHub shows it; `show` displays it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from mogle.errors import MogleError
@@ -23,31 +26,19 @@ from mogle.labels import LABELS, PALETTE, colorize
 
 #: The 20 experts in the order of the gate's weights.
 EXPERTS = ("global", *LABELS)
-#: Colours of lines, told apart by colour-blind readers too (Okabe and Ito), and their dashes, for those who print.
+#: Colours of lines that colour-blind readers can tell apart (Okabe and Ito), and their dashes, for printing in gray.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 MAP = "viridis"
-WIDTH, DPI, RETINA = 9.0, 100, 2  # inches; pixels an inch as shown; pixels of the file for one that is shown
+WIDTH, DPI, RETINA = 9.0, 100, 2  # inches; pixels per inch as shown; pixels of the file for each that is shown
 _GRAY = "#999999"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "lines.linewidth": 2,
-}
+_STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG in retina resolution, the same bytes for the same figure."""
     file = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(fname=_STYLE):
         figure.savefig(file, format="png", dpi=DPI * RETINA, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return file.getvalue()
 
@@ -75,7 +66,7 @@ def bundle(picture: bytes, alt: str, retina: int = RETINA) -> tuple[dict[str, An
 
 
 def pixels(picture: Any) -> np.ndarray:
-    """What can be seen of a picture: uint8 (H, W, 3), or float (H, W) for a map of numbers.
+    """A picture in one of two forms: uint8 (H, W, 3), or float (H, W) for a map of numbers.
 
     Takes PIL images, uint8 (H, W, 3), label maps (uint8 (H, W) -> palette colours), booleans (H, W) -> black and white,
     condition images (3, H, W) in [-1, 1], and maps of numbers (H, W).
@@ -83,17 +74,16 @@ def pixels(picture: Any) -> np.ndarray:
     if isinstance(picture, Image.Image):
         picture = picture.convert("RGB")
     array = np.asarray(picture.detach().float().cpu() if hasattr(picture, "detach") else picture)
-    if array.dtype == bool and array.ndim == 2:
+    if array.ndim == 2 and array.dtype == bool:
         array = np.repeat(array[..., None] * np.uint8(255), 3, axis=2)
-    elif array.dtype == np.uint8 and array.ndim == 2:
+    elif array.ndim == 2 and array.dtype == np.uint8:
         array = colorize(array)
     elif array.dtype != np.uint8 and array.ndim == 3 and array.shape[0] == 3:
         array = ((array.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
     if array.ndim == 2 or (array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3):
         return array
-    raise MogleError(
-        f"a picture of shape {array.shape} and type {array.dtype}: expected one of those that pixels() lists"
-    )
+    found = f"a picture of shape {array.shape} and type {array.dtype}"
+    raise MogleError(f"{found}: expected one of those that mogle.course.figures.pixels lists")
 
 
 def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndarray:
@@ -103,20 +93,27 @@ def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndar
     return ((1 - share) * picture + share * colours).round().astype(np.uint8)
 
 
-def _figure(height: float, width: float = WIDTH) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
+@contextmanager
+def _drawing(height: float, style: Any = None) -> Iterator[Figure]:
+    """A new figure of a height in inches, and the course's style while it is drawn."""
+    with matplotlib.rc_context(style, _STYLE):
+        yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def _wrap(text: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(text, max(8, int(inches * 13)))) or " "
 
 
-def _legend(figure: Figure, labels: Sequence[int], location: Any = "outside lower center") -> None:
-    """The classes among `labels`, in the order of their numbers whatever order they come in."""
-    ordered = sorted({int(label) for label in labels})
-    patches = [Patch(facecolor=PALETTE[i] / 255, edgecolor=_GRAY, label=f"{i} {LABELS[i]}") for i in ordered]
-    figure.legend(handles=patches, loc=location, ncols=min(7, len(patches)), fontsize=9, handlelength=1.2)
+def _most_lines(texts: Iterable[str], inches: float) -> int:
+    """The number of lines of the text that takes most of them."""
+    return max((_wrap(text, inches).count("\n") + 1 for text in texts), default=0)
+
+
+def _legend(figure: Figure, labels: Any) -> None:
+    """The classes among `labels`, in the order of their numbers."""
+    patches = [Patch(facecolor=PALETTE[i] / 255, edgecolor=_GRAY, label=f"{i} {LABELS[i]}") for i in labels]
+    ncols = min(7, len(patches))
+    figure.legend(handles=patches, loc="outside lower center", ncols=ncols, fontsize=9, handlelength=1.2)
 
 
 def image_grid(
@@ -142,42 +139,29 @@ def image_grid(
     seen = [[None if picture is None else pixels(picture) for picture in row] for row in images]
     maps = [a for row in seen for a in row if a is not None and a.ndim == 2]
     low, high = scale or (min((m.min() for m in maps), default=0), max((m.max() for m in maps), default=1))
-    lines = 1 + max((_wrap(c, side).count("\n") for row in captions for c in row), default=-1)
     named = np.unique(np.asarray(labels, dtype=int))
-    heights = [max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen]
-    height = sum(heights) + len(seen) * (0.08 + 0.17 * lines) + (0.2 + 0.25 * math.ceil(len(named) / 7))
-    figure = _figure(height + (0.17 * max(_wrap(c, side).count("\n") + 1 for c in columns) if columns else 0))
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        axes = figure.subplots(len(seen), count, squeeze=False)
-        shown = None
-        for r, row in enumerate(seen):
-            for c in range(count):
-                ax, picture = axes[r, c], row[c] if c < len(row) else None
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
-                if picture is not None and picture.ndim == 2:
-                    shown = ax.imshow(picture, cmap=MAP, vmin=low, vmax=high, interpolation="nearest")
-                elif picture is not None:
-                    ax.imshow(picture, interpolation="nearest")  # true pixels, and half the bytes of smoothed ones
-                if captions and c < len(captions[r]):
-                    ax.set_xlabel(_wrap(captions[r][c], side), fontsize=9)
-                if r == 0 and c < len(columns):
-                    ax.set_title(_wrap(columns[c], side))
-            if r < len(rows):
-                axes[r, 0].set_ylabel(_wrap(rows[r], 1.0), rotation=0, ha="right", va="center")
+    height = sum(max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen)
+    height += len(seen) * (0.08 + 0.17 * _most_lines([text for row in captions for text in row], side))
+    height += 0.2 + 0.25 * math.ceil(len(named) / 7) + 0.17 * _most_lines(columns, side)
+    with _drawing(height, {"axes.grid": False}) as figure:
+        axes, shown = figure.subplots(len(seen), count, squeeze=False), None
+        for (r, c), ax in np.ndenumerate(axes):
+            picture = seen[r][c] if c < len(seen[r]) else None
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if picture is not None:  # "nearest": true pixels, and half the bytes of smoothed ones
+                drawn = ax.imshow(picture, cmap=MAP, vmin=low, vmax=high, interpolation="nearest")
+                shown = drawn if picture.ndim == 2 else shown
+            if captions and c < len(captions[r]):
+                ax.set_xlabel(_wrap(captions[r][c], side), fontsize=9)
+            if r == 0 and c < len(columns):
+                ax.set_title(_wrap(columns[c], side))
+            if c == 0 and r < len(rows):
+                ax.set_ylabel(_wrap(rows[r], 1.0), rotation=0, ha="right", va="center")
         if shown is not None:
             figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.01)
         if len(named):
-            _legend(figure, named.tolist())
-    return figure
-
-
-def label_legend(labels: Any = None) -> Figure:
-    """All classes and their colours, or those of a label map."""
-    named = list(range(len(LABELS))) if labels is None else np.unique(np.asarray(labels, dtype=int)).tolist()
-    figure = _figure(0.1 + 0.24 * math.ceil(len(named) / 7))
-    with matplotlib.rc_context(STYLE):
-        _legend(figure, named, "center")
+            _legend(figure, named)
     return figure
 
 
@@ -192,31 +176,14 @@ def gate_maps(weights: Any, height: int, width: int, *, scale: tuple[float, floa
     return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())))
 
 
-def expert_bars(weights: Mapping[str, Any], *, ylabel: str = "weight") -> Figure:
-    """For each name the weights of the 20 experts, as bars in the classes' colours: panels of one scale."""
-    values = {name: np.asarray(row, dtype=float) for name, row in weights.items()}
-    colours = [_GRAY, *(PALETTE / 255)]
-    figure = _figure(1.2 + 1.2 * len(values))
-    with matplotlib.rc_context(STYLE):
-        axes = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for ax, (name, row) in zip(axes, values.items(), strict=True):
-            ax.bar(range(len(EXPERTS)), row, color=colours, edgecolor=_GRAY, linewidth=0.8)
-            ax.set_title(name, loc="left")
-            ax.grid(axis="x", visible=False)
-        axes[-1].set_xticks(range(len(EXPERTS)), EXPERTS, rotation=60, ha="right", rotation_mode="anchor")
-        figure.supylabel(ylabel, fontsize=10)
-    return figure
-
-
 def scatter_labels(
-    x: Mapping[int, float], series: Mapping[str, Mapping[int, float]], *, xlabel: str, ylabel: str, height: float = 3.8
+    x: Mapping[int, float], series: Mapping[str, Mapping[int, float]], *, xlabel: str, ylabel: str
 ) -> Figure:
     """A mark for each class in its colour, over x on a logarithmic scale: dots, and rings for a second series.
 
     Keys of `x` and of each series are labels; the names stand beside the last series' marks.
     """
-    figure = _figure(height)
-    with matplotlib.rc_context(STYLE):
+    with _drawing(3.8) as figure:
         ax = figure.subplots()
         for (name, y), ring in zip(series.items(), (False, True), strict=False):
             for label in sorted(y):
@@ -237,55 +204,35 @@ def _name_points(ax: Any, points: Mapping[int, tuple[float, float]], marks: Sequ
     """The classes' names beside their points, each at the first place where it covers no mark and no other name."""
     ax.figure.draw_without_rendering()  # now the axes have their size
     pixel = ax.figure.dpi / 72
-    taken = [(u - 6, v - 6, u + 6, v + 6) for u, v in ax.transData.transform(marks) / pixel]
+    taken = [Bbox.from_bounds(u - 6, v - 6, 12, 12) for u, v in ax.transData.transform(marks) / pixel]
     edge = ax.get_window_extent().x1 / pixel
     for label, point in sorted(points.items()):
-        (u, v), width, name = ax.transData.transform(point) / pixel, 5.6 * len(LABELS[label]), LABELS[label]
+        (u, v), width = ax.transData.transform(point) / pixel, 5.6 * len(LABELS[label])
         right, left, middle = 8, -8 - width, -width / 2
         places = [(right, -4), (left, -4), *((x, y) for y in (8, -16, 18, -26) for x in (middle, right, left))]
-
-        def box(place: tuple[float, float], u: float = u, v: float = v, width: float = width) -> tuple[float, ...]:
-            return u + place[0], v + place[1], u + place[0] + width, v + place[1] + 9
-
-        def free(place: tuple[float, float]) -> bool:
-            x0, y0, x1, y1 = box(place)
-            return x1 < edge and all(x1 < a or c < x0 or y1 < b or d < y0 for a, b, c, d in taken)
-
-        place = next(filter(free, places), places[0])
-        taken.append(box(place))  # type: ignore[arg-type]
-        far = {"arrowstyle": "-", "color": _GRAY, "linewidth": 0.7, "shrinkB": 5} if abs(place[1] + 4) > 12 else None
-        ax.annotate(name, point, xytext=place, textcoords="offset points", fontsize=9, arrowprops=far)
+        boxes = [Bbox.from_bounds(u + x, v + y, width, 9) for x, y in places]
+        best = next((i for i, box in enumerate(boxes) if box.x1 < edge and not box.count_overlaps(taken)), 0)
+        taken.append(boxes[best])
+        far = abs(places[best][1] + 4) > 12
+        arrow = {"arrowstyle": "-", "color": _GRAY, "linewidth": 0.7, "shrinkB": 5} if far else None
+        where = {"xytext": places[best], "textcoords": "offset points"}
+        ax.annotate(LABELS[label], point, **where, fontsize=9, arrowprops=arrow)
 
 
-def lines(
-    series: Mapping[str, Any],
-    *,
-    x: Any = None,
-    xlabel: str,
-    ylabel: str,
-    height: float = 3.2,
-    ylim: tuple[float, float] | None = None,
-    colours: Sequence[int] = (),
-) -> Figure:
+def lines(series: Mapping[str, Any], *, x: Any = None, xlabel: str, ylabel: str, colours: Sequence[int] = ()) -> Figure:
     """Named series over one x (by default 0, 1, ...), told apart by colour and by dash.
 
     Args:
         colours: for each series the number of its colour; series of one colour differ by their dashes.
     """
-    figure, used = _figure(height), list(colours) or list(range(len(series)))
-    with matplotlib.rc_context(STYLE):
+    used = list(colours) or [i % len(LINES) for i in range(len(series))]
+    with _drawing(3.2) as figure:
         ax = figure.subplots()
         for i, (name, values) in enumerate(series.items()):
             y = np.asarray(values, dtype=float)
-            dash = used[:i].count(used[i]) if colours else i // len(LINES) if len(series) > len(LINES) else i
-            ax.plot(
-                np.arange(len(y)) if x is None else x,
-                y,
-                color=LINES[used[i] % len(LINES)],
-                linestyle=DASHES[dash % len(DASHES)],
-                label=name,
-            )
-        ax.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
+            dash = DASHES[(used[:i].count(used[i]) if colours or len(series) > len(LINES) else i) % len(DASHES)]
+            ax.plot(np.arange(len(y)) if x is None else x, y, color=LINES[used[i]], linestyle=dash, label=name)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         if len(series) > 1:
             figure.legend(loc="outside right upper")
     return figure

@@ -1,6 +1,6 @@
 """Tools for notebooks: a fresh one, outputs in a stable form, the style rules as a report, a copy for students.
 
-Functions on nbformat nodes; `mogle.course.command` reads and writes the files. Cells are known by their tags: "setup",
+Functions on nbformat nodes; `mogle.course.command` reads and writes the files. Tags say what a cell is: "setup",
 "exercise" (stub and check), "worked" (an answer written out, not for students), "packaged" ('now packaged' begins).
 """
 
@@ -24,6 +24,12 @@ MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
 FREE = {"course", "labels", "portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
 ENDING = ("what you built", "what surprised", "where next")
 CARD = ("you build", "you need", "time", "memory")
+_CARD = """| | |
+|---|---|
+| You build | ... |
+| You need | ... |
+| Time | tiny: ... minutes |
+| Memory | ... GB |"""
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _WIDGETS = re.compile(r"application/vnd\.jupyter\.widget")
 _PATHS = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|content|mnt|opt|usr|var)/\w|\b[A-Z]:\\\w")
@@ -34,29 +40,20 @@ def _tags(cell: Node) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def _code(notebook: Node) -> Iterator[tuple[int, Node]]:
-    """Code cells with their places; cells count from 1, as a reader counts them."""
-    return ((i, cell) for i, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code")
+def _cells(notebook: Node, kind: str) -> list[tuple[int, Node]]:
+    """The "code" or "markdown" cells with their places; cells count from 1, as a reader counts them."""
+    return [(i, cell) for i, cell in enumerate(notebook.cells, 1) if cell.cell_type == kind]
 
 
 def fresh(title: str) -> Node:
     """A new notebook: card, set-up cell, the mark from which on the package may be used, ending."""
-    card = f"""# {title}
-
-| | |
-|---|---|
-| You build | ... |
-| You need | ... |
-| Time | tiny: ... minutes |
-| Memory | ... GB |"""
     ending = "## What you built\n\n...\n\n## What surprised\n\n...\n\n## Where next\n\n..."
-    parts = [("markdown", card, []), ("code", setup_source(), ["setup"]), ("markdown", "## Now packaged", ["packaged"])]
-    notebook = nbformat.v4.new_notebook()
-    for kind, source, tags in [*parts, ("markdown", ending, [])]:
-        make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
-        place = f"cell-{len(notebook.cells) + 1:02d}"
-        notebook.cells.append(make(source, id=place, metadata={"tags": tags} if tags else {}))
-    return stable(notebook)
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    packaged = text("## Now packaged", metadata={"tags": ["packaged"]})
+    cells = [text(f"# {title}\n\n{_CARD}"), code(setup_source(), metadata={"tags": ["setup"]}), packaged, text(ending)]
+    for i, cell in enumerate(cells, 1):
+        cell.id = f"cell-{i:02d}"
+    return stable(nbformat.v4.new_notebook(cells=cells))
 
 
 def stable(notebook: Node) -> Node:
@@ -73,7 +70,7 @@ def stable(notebook: Node) -> Node:
         cell.metadata = nbformat.from_dict({"tags": _tags(cell)} if _tags(cell) else {})
         if "setup" in _tags(cell):
             cell.source = setup_source()
-    for number, (_, cell) in enumerate(_code(notebook), 1):
+    for number, (_, cell) in enumerate(_cells(notebook, "code"), 1):
         cell.execution_count = number if cell.outputs or cell.execution_count else None
         cell.outputs = _stable_outputs(cell.outputs, cell.execution_count)
     return notebook
@@ -82,24 +79,21 @@ def stable(notebook: Node) -> Node:
 def _stable_outputs(outputs: list[Node], count: int | None) -> list[Node]:
     kept: list[Node] = []
     for output in outputs:
-        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
-            continue
-        output.pop("transient", None)
         if "execution_count" in output:
             output.execution_count = count
         if "data" in output:
             output.data = nbformat.from_dict({k: v for k, v in output.data.items() if not _WIDGETS.match(k)})
-            if not output.data:
-                continue
-        kept.append(output)
+        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        elif output.get("data", True):
+            kept.append(output)
     return kept
 
 
 def clear(notebook: Node) -> Node:
     """Without outputs."""
     notebook = stable(notebook)
-    for _, cell in _code(notebook):
+    for _, cell in _cells(notebook, "code"):
         cell.outputs, cell.execution_count = [], None
     return notebook
 
@@ -117,22 +111,18 @@ def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:
     Raises:
         MogleError: a cell failed; which one, and its error.
     """
-    from nbclient import NotebookClient
+    import nbclient
     from nbclient.exceptions import CellExecutionError
 
     notebook = clear(notebook)
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        record_timing=False,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a word about transport on the user's stderr
-        resources={"metadata": {"path": str(folder)}},
-    )
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # no warnings about transport on the user's stderr
+    client = nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False)
+    client.extra_arguments, client.resources = quiet, {"metadata": {"path": str(folder)}}
     try:
         client.execute()
     except CellExecutionError as error:
-        failed = next(i for i, cell in _code(notebook) if any(o.output_type == "error" for o in cell.outputs))
+        code = _cells(notebook, "code")
+        failed = next(i for i, cell in code if any(output.output_type == "error" for output in cell.outputs))
         raise MogleError(f"cell {failed} failed: {error.ename}: {error.evalue}") from error
     return stable(notebook)
 
@@ -154,74 +144,70 @@ def report(notebook: Node, size: int = 0) -> list[str]:
 
 def _frame(notebook: Node) -> Iterator[str]:
     """Card, set-up cell, ending, metadata."""
-    cells = notebook.cells
-    first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
+    ends = [notebook.cells[0], notebook.cells[-1]] if notebook.cells else []
+    first, last = [cell.source if cell.cell_type == "markdown" else "" for cell in ends] or ["", ""]
     if not first.startswith("# "):
         yield "cell 1: expected the card, beginning with '# ' and the title"
     elif missing := [word for word in CARD if word not in first.lower()]:
         yield f"cell 1: the card does not say: {', '.join(missing)}"
-    place, code = next(_code(notebook), (0, None))
+    place, code = next(iter(_cells(notebook, "code")), (0, None))
     if code is None or "setup" not in _tags(code) or code.source != setup_source():
         yield f"cell {place}: expected the set-up, tagged 'setup', as first code cell (`run` brings it up to date)"
-    last = cells[-1].source.lower() if cells and cells[-1].cell_type == "markdown" else ""
-    if missing := [words for words in ENDING if words not in last]:
+    if missing := [words for words in ENDING if words not in last.lower()]:
         yield f"the last cell does not say: {', '.join(missing)}"
-    if not any("packaged" in _tags(cell) for cell in cells):
+    if not any("packaged" in _tags(cell) for cell in notebook.cells):
         yield "no cell is tagged 'packaged'"
     if "widgets" in notebook.metadata:
         yield "metadata.widgets is there; GitHub does not render such notebooks"
 
 
 def _lengths(notebook: Node) -> Iterator[str]:
-    cells = [(i, cell) for i, cell in _code(notebook) if "setup" not in _tags(cell)]
-    counts = {i: sum(bool(line.strip()) for line in cell.source.splitlines()) for i, cell in cells}
-    if not counts:
-        return
-    if (median := statistics.median(counts.values())) > MEDIAN_LINES:
+    cells = [(i, cell.source.splitlines()) for i, cell in _cells(notebook, "code") if "setup" not in _tags(cell)]
+    counts = {i: sum(bool(line.strip()) for line in lines) for i, lines in cells}
+    if counts and (median := statistics.median(counts.values())) > MEDIAN_LINES:
         yield f"code cells have a median of {median:g} lines, expected at most {MEDIAN_LINES}"
-    long = [i for i, count in counts.items() if count > LONG_LINES]
+    long = [str(i) for i, count in counts.items() if count > LONG_LINES]
     if len(long) > LONG_SHARE * len(counts):
-        places = ", ".join(map(str, long))
-        yield f"{len(long)} of {len(counts)} code cells have more than {LONG_LINES} lines: cells {places}"
+        yield f"{len(long)} of {len(counts)} code cells have more than {LONG_LINES} lines: cells {', '.join(long)}"
 
 
 def _package(notebook: Node) -> Iterator[str]:
     """Imports from `mogle`, other than data and figures, before the cell tagged 'packaged'."""
-    for i, cell in enumerate(notebook.cells, 1):
-        if "packaged" in _tags(cell):
+    packaged = [i for i, cell in enumerate(notebook.cells, 1) if "packaged" in _tags(cell)]
+    for i, cell in _cells(notebook, "code"):
+        if packaged and i > packaged[0]:
             return
-        if cell.cell_type != "code":
-            continue
-        source = "\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in cell.source.splitlines())
+        source = re.sub(r"^\s*[%!].*", "pass", cell.source, flags=re.MULTILINE)
         for node in ast.walk(ast.parse(source)):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                room = name.split(".")[1:2]
-                if name.split(".")[0] == "mogle" and (not room or room[0] not in FREE):
-                    yield f"cell {i}: {name} is used before the 'now packaged' cell"
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in (".".join([*module, alias.name]) for alias in node.names):
+                    package, *rooms = name.split(".")
+                    if package == "mogle" and not FREE.issuperset(rooms[:1] or [package]):
+                        yield f"cell {i}: {name} is used before the 'now packaged' cell"
 
 
 def _outputs(notebook: Node) -> Iterator[str]:
-    for i, cell in enumerate(notebook.cells, 1):
-        if cell.cell_type == "markdown" and re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")", cell.source):
+    for i, cell in _cells(notebook, "markdown"):
+        if re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")", cell.source):
             yield f"cell {i}: a picture without alt text"
+    for i, cell in _cells(notebook, "code"):
         if "NBVAL_" in cell.source or any(tag.startswith("nbval") for tag in _tags(cell)):
             yield f"cell {i}: tests are told to look away; assert or round what it shows"
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            for kind in data:
-                if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt"):
-                    yield f"cell {i}: a picture without alt text; display it with mogle.course.figures.show"
-                if _WIDGETS.match(kind):
-                    yield f"cell {i}: a widget in the output; `run` keeps its static picture"
-            if output.output_type == "error":
-                yield f"cell {i}: it ended in an error, {output.ename}"
-            if output.get("name") == "stderr":
-                yield f"cell {i}: text on stderr, which differs between machines: {output.text.strip()[:60]!r}"
-            for text in (output.get("text", ""), *(data.get(kind, "") for kind in ("text/plain", "text/html"))):
-                if match := _PATHS.search(text):
-                    yield f"cell {i}: a path of this machine in the output: {text[match.start() :][:30]!r}"
+        for output in cell.outputs:
+            yield from (f"cell {i}: {what}" for what in _output(output))
+
+
+def _output(output: Node) -> Iterator[str]:
+    data = output.get("data", {})
+    if any(kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt") for kind in data):
+        yield "a picture without alt text; display it with mogle.course.figures.show"
+    if any(map(_WIDGETS.match, data)):
+        yield "a widget in the output; `run` keeps its static picture"
+    if output.output_type == "error":
+        yield f"it ended in an error, {output.ename}"
+    if output.get("name") == "stderr":
+        yield f"text on stderr, which differs between machines: {output.text.strip()[:60]!r}"
+    for text in (output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")):
+        if match := _PATHS.search(text):
+            yield f"a path of this machine in the output: {text[match.start() :][:30]!r}"

@@ -1,7 +1,7 @@
 """What the notebooks look at and the pipeline does not need: tokens back to latents, classes by token, loaders.
 
-Most functions here are solutions of exercises, whose source `reveal` shows; the first two give later notebooks the
-tokens that notebook 02 makes.
+Most functions here are solutions of exercises; `reveal` prints their source. The first two make the tokens of notebook
+02 for the notebooks after it.
 """
 
 from __future__ import annotations

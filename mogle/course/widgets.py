@@ -1,4 +1,4 @@
-"""Widgets, thin: a pure function renders, the widget calls it, a static picture stands in where no kernel runs."""
+"""Widgets: a function renders a picture, controls choose its arguments; without a kernel the first picture is seen."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def _png(picture: Image.Image | Figure) -> tuple[bytes, int]:
     if isinstance(picture, Figure):
         from mogle.course import figures
 
-        made = figures.png(picture)
-        with Image.open(io.BytesIO(made)) as opened:
-            return made, opened.width // figures.RETINA
+        return figures.png(picture), int(figures.WIDTH * figures.DPI)
     file = io.BytesIO()
     width, height = (max(1, 384 // picture.height) * length for length in picture.size)
     picture.resize((width, height), Image.Resampling.BICUBIC).save(file, format="PNG")

@@ -216,5 +216,5 @@ def test_links_symbols_and_tests_that_are_named_exist(path, text):
             assert anchor in slugs(there), target
     for symbol in re.findall(r"`(mogle(?:\.\w+)+)`", text):
         resolve(symbol)
-    for file, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", text):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         assert f"def {name}(" in (ROOT / file).read_text(), name
