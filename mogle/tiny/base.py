@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
+from mogle.training.encode import vae_layout
+from mogle.training.flow import sample_times
 from mogle.training.loop import (
     Halfway,
     Processes,
@@ -50,13 +52,6 @@ class Corpus:
     image_ids: torch.Tensor
 
 
-def vae_layout(device: torch.device) -> torch.memory_format:
-    """The memory layout in which the encoder is fast: in float32 on a CPU channels last (19 ms a picture, not 28)."""
-    import torch
-
-    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
-
-
 def encode_images(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, H/16 * W/16, 64) packed, scaled latents (the mode), bfloat16."""
     import torch
@@ -87,20 +82,6 @@ def shuffled_colours(images: torch.Tensor, generator: torch.Generator) -> torch.
         x = chunk.flatten(1, 2).float() / 127.5 - 1
         x = x - x.mean(dim=1, keepdim=True)
         out.append(((x @ turn).clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8).view(chunk.shape))
-    return torch.cat(out)
-
-
-def edge_pictures(images: torch.Tensor) -> torch.Tensor:
-    """Gradient magnitude of each picture (N, H, W, 3) uint8, in gray: structure without colour."""
-    import torch
-
-    out = []
-    for chunk in images.split(256):
-        gray = chunk.float().mean(dim=-1)
-        dx = torch.nn.functional.pad(gray[:, :, 2:] - gray[:, :, :-2], (1, 1))
-        dy = torch.nn.functional.pad(gray[:, 2:] - gray[:, :-2], (0, 0, 1, 1))
-        edges = (2 * (dx.square() + dy.square()).sqrt()).clamp(0, 255).to(torch.uint8)
-        out.append(edges[..., None].expand(*chunk.shape))
     return torch.cat(out)
 
 
@@ -171,23 +152,6 @@ def _captions(
     clip_ids = torch.where(empty, corpus.empty_clip, corpus.clip_ids[rows, which].long())
     t5_ids = torch.where(empty, corpus.empty_t5, corpus.t5_ids[rows, which].long())
     return clip_ids, t5_ids
-
-
-def sample_times(
-    count: int, generator: torch.Generator, device: torch.device | str, high_noise: float = 0.0
-) -> torch.Tensor:
-    """(count,) times t = sigmoid(n), n ~ N(0, 1): the logit-normal density of rectified flow training.
-
-    A share `high_noise` has n ~ N(2, 1.5^2) instead. Sentence and mask say what noise still hides: colours and places,
-    which at 64 tokens already show through at t = 0.85. Of the plain density only 4 % lies beyond that.
-    """
-    import torch
-
-    n = torch.randn(count, generator=generator, device=device)
-    if high_noise:
-        high = torch.rand(count, generator=generator, device=device) < high_noise
-        n = torch.where(high, 2 + 1.5 * n, n)
-    return torch.sigmoid(n)
 
 
 def noised(
