@@ -226,12 +226,12 @@ def _corpus(shop: Workshop) -> Any:
 
     from mogle.tiny.base import (
         Corpus,
-        edge_pictures,
         encode_images,
         gray_pictures,
         posterized_pictures,
         shuffled_colours,
     )
+    from mogle.training.encode import edge_pictures
     from mogle.tiny.text import token_ids
 
     kept = shop.out / "corpus.pt"

@@ -1,4 +1,4 @@
-"""How a run starts: the adapter's parameters, new or loaded, ready to be trained; and a warm start of a new MoGLE."""
+"""How a run starts: the adapter's parameters, new or loaded, on their device; and a warm start of a new MoGLE."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def prepare_adapter(pipe: FaceMoGLEPipeline, settings: TrainSettings) -> list[nn
         pipe.mogle = MoGLE(pipe.transformer.config.in_channels, experts=settings.experts, gate=settings.gate)
         add_lora(pipe.transformer, rank=settings.rank, alpha=settings.alpha, lora_on=settings.lora_on)
         pipe.settings = {"attention": settings.attention, "lora_on": settings.lora_on}
-    pipe.mogle.train().float().requires_grad_(True)
+    pipe.mogle.to(pipe._execution_device, torch.float32).train().requires_grad_(True)
     pipe.mogle._freeze_unused()
     lora = train_lora(pipe.transformer, settings.lora_on)
     cast_training_params(pipe.transformer, torch.float32)
@@ -47,7 +47,6 @@ def warm_start(pipe: FaceMoGLEPipeline, samples: EncodedSet, settings: TrainSett
     if mogle is None:
         raise MogleError("the pipeline has no MoGLE; call prepare_adapter before")
     device = pipe._execution_device
-    mogle.to(device).train()
     parameters = [p for p in mogle.parameters() if p.requires_grad]
     if not parameters:  # neither experts nor gate: the tokens go in as they are
         return 0.0

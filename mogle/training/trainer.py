@@ -88,7 +88,8 @@ class Trainer:
         return iter(self.accelerator.prepare_data_loader(loader))
 
     def _one_step(self, batches: Iterator[Example]) -> dict[str, float]:
-        accelerator, losses, ids = self.accelerator, [], []
+        accelerator, losses = self.accelerator, []
+        ids: list[str] = []
         facts: dict[str, float] = {}
         for batch in islice(batches, self.settings.accumulation):
             with accelerator.accumulate(self.loss):
