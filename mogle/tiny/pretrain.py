@@ -231,8 +231,8 @@ def _corpus(shop: Workshop) -> Any:
         posterized_pictures,
         shuffled_colours,
     )
-    from mogle.training.encode import edge_pictures
     from mogle.tiny.text import token_ids
+    from mogle.training.encode import edge_pictures
 
     kept = shop.out / "corpus.pt"
     if kept.exists():

@@ -328,3 +328,15 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path) -> None:
     assert losses(out) == losses(tmp_path / "whole")
     other = adapter(tmp_path / "whole")
     assert all(torch.equal(other[name], tensor) for name, tensor in adapter(out).items())
+
+
+def test_training_on_a_data_set_needs_nothing_that_makes_the_tiny_base(tmp_path) -> None:
+    """As if `mogle/tiny/` were deleted."""
+    root = Path(__file__).resolve().parents[2]
+    code = "import sys; sys.modules['mogle.tiny'] = None; from mogle.cli import main; main()"
+    options = ["--data", root / "data" / "portraits", "--out", tmp_path / "out", "--cache", tmp_path / "cache"]
+    pairs = ["count=2", "size=64", "batch=2", "steps=1", "warm_start=1", "sample_every=1"]
+    command = [sys.executable, "-c", code, "train", *map(str, options), *pairs]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 0 and done.stdout.startswith("1 steps in"), done.stdout + done.stderr[-2000:]
+    assert (tmp_path / "out" / "mogle.safetensors").exists()
