@@ -12,6 +12,7 @@ processes share the shards among them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -45,12 +46,6 @@ def source_facts(source: Source, captions: int) -> dict[str, Any]:
 def key_of(facts: dict[str, Any]) -> str:
     """The name of the folder for these facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def captions_of_each(source: Source, limit: int | None) -> int:
-    """How many captions every sample has, at most `limit`."""
-    least = min(len(source.captions(index)) for index in range(len(source.ids)))
-    return max(1, min(least, limit or least))
 
 
 def encode_set(
@@ -136,18 +131,13 @@ class CachedSet:
         missing = [path.name for path in self._paths if not path.exists()]
         if missing:
             raise MogleError(f"{folder}: found no {missing[0]} ({len(missing)} missing); encode the data set again")
-        self._open: dict[int, dict[str, Any]] = {}
+        self._shard = functools.lru_cache(maxsize=64)(self._open)
 
-    def _shard(self, number: int) -> dict[str, Any]:
-        """Lazy slices of a shard's tensors; small ones as tensors. At most 64 shards stay open."""
-        if number not in self._open:
-            if len(self._open) >= 64:
-                self._open.pop(next(iter(self._open)))
-            file = safe_open(self._paths[number], "pt")
-            small = {name: file.get_tensor(name) for name in ("index", "which")}
-            lazy = {name: file.get_slice(name) for name in file.keys() if name not in small}  # noqa: SIM118
-            self._open[number] = {**small, **lazy, "file": file}
-        return self._open[number]
+    def _open(self, number: int) -> dict[str, Any]:
+        """Lazy slices of a shard's tensors; small ones as tensors."""
+        file = safe_open(self._paths[number], "pt")
+        small = {name: file.get_tensor(name) for name in ("index", "which")}
+        return {name: file.get_slice(name) for name in file.keys()} | small | {"file": file}  # noqa: SIM118
 
     def _read(self, index: int, caption: int) -> Encoded:
         shard, row = self._shard(index // SHARD), index % SHARD

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mogle.training.watch import Watcher
 
 ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-#: What each precision is called by Accelerate and by torch.
-PRECISIONS = {"fp32": ("no", "float32"), "bf16": ("bf16", "bfloat16"), "fp16": ("fp16", "float16")}
 
 
 def fine_tune(
@@ -73,57 +71,47 @@ def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bo
         size = base_size(base, settings)
         tokenizer = json.loads((base / "tokenizer_2" / "tokenizer_config.json").read_text())
         longest = min(longest, tokenizer["model_max_length"])
-    text = plan(settings, base, size, settings.prompt_tokens or longest, device)
     if settings.data is None:
-        return f"{text}\ndata        {settings.count or PAINTED} portraits, painted at {size[0]} px"
-    source, skipped = open_source(settings, size, skip_bad)
-    captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
-    left_out = f", {skipped} with problems left out" if skipped else ""
-    found = f"{len(source.ids)} samples, {captions:.1f} captions each{left_out}"
-    return f"{text}\ndata        {settings.data}: {found}"
+        found = f"{settings.count or PAINTED} portraits, painted at {size[0]} px"
+    else:
+        source, skipped = open_source(settings, size, skip_bad)
+        captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
+        found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
+        found += f", {skipped} with problems left out" if skipped else ""
+    return f"{plan(settings, base, size, settings.prompt_tokens or longest, device)}\ndata        {found}"
 
 
 def train_on(
-    source: Source,
-    out: str | Path,
-    settings: TrainSettings,
-    base: Path | str,
-    device: str | None,
-    cache: str | Path,
-    *,
-    adapter: Path | None = None,
-) -> dict[str, Any]:
+    source: Source, out: str | Path, settings: TrainSettings, base: Path | str, device: str | None, cache: str | Path,
+    *, adapter: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Encodes the samples of a source and trains on them; see `fine_tune`. Several may follow each other."""
-    import torch
     from accelerate import Accelerator
 
     from mogle.checkpoints import load_pipeline, pick_device
+    from mogle.training.encode import Encoder
+    from mogle.training.flow import DTYPE
     from mogle.training.start import prepare_adapter, warm_start
     from mogle.training.trainer import Trainer, checkpoints_in
 
     device = pick_device(device)
     settings = fitting(settings, device)
-    if settings.quantise != "none" and not device.startswith("cuda"):
-        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
-    if find_spec(settings.report_to) is None:  # Accelerate would leave it out without a word
-        raise MogleError(f"report_to={settings.report_to}: not installed; expected pip install {settings.report_to}")
-    mixed, name = PRECISIONS[settings.precision]
-    dtype = getattr(torch, name)
+    check_needs(settings, device)
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=mixed,
-        gradient_accumulation_steps=settings.accumulation,
-        log_with=sorted({"tensorboard", settings.report_to}),
-        project_dir=str(out),
-    )
-    encoder = load_encoder(source, base, settings, str(accelerator.device), dtype)
+        cpu=device == "cpu", mixed_precision=settings.precision.replace("fp32", "no"), project_dir=str(out),
+        gradient_accumulation_steps=settings.accumulation, log_with=sorted({"tensorboard", settings.report_to}),
+    )  # fmt: skip
+    device, dtype = str(accelerator.device), DTYPE[settings.precision]
+    parts = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
+    encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
+    encoder = Encoder(encoders, source.label_map(0).shape, settings.prompt_tokens, dtype)
     watcher = make_watcher(source, encoder, settings)
-    samples = encoded_samples(source, encoder, base, settings, accelerator, cache)
-    parts: dict[str, Any] = {"vae": encoder.pipe.vae} if settings.sample_every else {}
-    if settings.quantise != "none":
-        parts["transformer"] = _quantised(base, "transformer", settings.quantise, dtype)
-    del encoder
-    pipe = load_pipeline(base, adapter, str(accelerator.device), dtype=dtype, without=ENCODERS, **parts)
+    samples = encoded_samples(source, encoder, settings, accelerator, Path(cache), base)
+    parts = _quantised(base, "transformer", settings.quantise, dtype)
+    if settings.sample_every:
+        parts["vae"] = encoders.vae
+    del encoder, encoders
+    pipe = load_pipeline(base, adapter, device, dtype=dtype, without=ENCODERS, **parts)
     if adapter is None and not checkpoints_in(out):
         prepare_adapter(pipe, settings)
         warm_start(pipe, samples, settings)
@@ -152,64 +140,52 @@ def fitting(settings: TrainSettings, device: str) -> TrainSettings:
     """The settings as this device can follow them: half precision needs a GPU, bfloat16 one that has it."""
     import torch
 
-    precision: str = settings.precision
-    if not device.startswith("cuda"):
-        precision = "fp32"
-    elif precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    precision = settings.precision if device.startswith("cuda") else "fp32"
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         precision = "fp16"
     return settings.model_copy(update={"precision": precision})
 
 
-def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> Any:
-    """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`.
+def check_needs(settings: TrainSettings, device: str) -> None:
+    """MogleError if a setting asks for a GPU or a package that is not here: before hours of encoding."""
+    if settings.quantise != "none" and not device.startswith("cuda"):
+        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
+    needs: dict[str, str] = {"report_to": settings.report_to}  # Accelerate would leave a tracker out without a word
+    for name in ("quantise", "quantise_text", "optimizer"):
+        if getattr(settings, name) in ("nf4", "int8", "adamw8bit"):
+            needs[name] = "bitsandbytes"
+    for name, package in needs.items():
+        if find_spec(package) is None:
+            raise MogleError(f"{name}={getattr(settings, name)}: not installed; expected pip install {package}")
 
-    Raises:
-        MogleError: bitsandbytes is not installed.
-    """
-    if find_spec("bitsandbytes") is None:
-        raise MogleError(
-            f"{part} in {form}: bitsandbytes is not installed; expected pip install 'face-mogle[gpu]', or "
-            "quantise=none and quantise_text=none"
-        )
+
+def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
+    """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`. Nothing for form "none"."""
     import diffusers
     import transformers
 
+    if form == "none":
+        return {}
     library: Any = diffusers if part == "transformer" else transformers
     network = diffusers.FluxTransformer2DModel if part == "transformer" else transformers.T5EncoderModel
     options: dict[str, Any] = {"load_in_8bit": True}
     if form == "nf4":
         options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     config = library.BitsAndBytesConfig(**options)
-    return network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)
-
-
-def load_encoder(source: Source, base: Path | str, settings: TrainSettings, device: str, dtype: torch.dtype) -> Encoder:
-    """VAE and text encoders of the base, on the device, for pictures of the source's size."""
-    from mogle.checkpoints import load_pipeline
-    from mogle.training.encode import Encoder
-
-    parts = {}
-    if settings.quantise_text != "none":
-        parts["text_encoder_2"] = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
-    pipe = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
-    return Encoder(pipe, source.label_map(0).shape, settings.prompt_tokens, dtype)
+    return {part: network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)}
 
 
 def encoded_samples(
-    source: Source,
-    encoder: Encoder,
-    base: Path | str,
-    settings: TrainSettings,
-    accelerator: Accelerator,
-    cache: str | Path,
+    source: Source, encoder: Encoder, settings: TrainSettings, accelerator: Accelerator, cache: Path, base: Path | str
 ) -> EncodedSet:
     """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
     from tqdm.auto import tqdm
 
-    from mogle.training.cache import CachedSet, captions_of_each, encode_set, source_facts
+    from mogle.training.cache import CachedSet, encode_set, source_facts
     from mogle.training.dataset import StreamedSet
 
-    captions = captions_of_each(source, settings.captions)
+    captions = min(len(source.captions(index)) for index in range(len(source.ids)))  # which every sample has
+    captions = min(captions, settings.captions or captions)
     if not settings.cache:
         return StreamedSet(source, encoder, captions)
     facts = {**encoder.facts(base), **source_facts(source, captions)}
@@ -229,15 +205,12 @@ def make_watcher(source: Source, encoder: Encoder, settings: TrainSettings) -> W
     from mogle.metrics.judges import JUDGE_SIZE, load_judges
     from mogle.training.watch import Watcher
 
-    if not settings.sample_every:
-        return Watcher()
-    rows = range(min(4, len(source.ids)))
-    judge = None
-    if isinstance(source, PaintedSource) and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
+    judge, rows = None, range(min(4, len(source.ids)))
+    if settings.sample_every and isinstance(source, PaintedSource) and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
         parser, _ = load_judges(shipped(JUDGES))
 
         def judge(pictures: np.ndarray, label_maps: np.ndarray) -> float:
             return float((parser.parse(pictures) == label_maps).mean())
 
     label_maps, captions = [source.label_map(i) for i in rows], [source.captions(i)[0] for i in rows]
-    return Watcher(encoder, label_maps, captions, settings.sample_every, judge)
+    return Watcher(settings, encoder, label_maps, captions, judge)

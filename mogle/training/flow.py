@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mogle.errors import MogleError
 from mogle.training.settings import TrainSettings
 from mogle.transformer import forward_streams
 
@@ -15,7 +14,10 @@ if TYPE_CHECKING:
     from mogle.experts import MoGLE
 
 
-def sample_times(count: int, generator: torch.Generator, device: torch.device | str, high_noise: float = 0.0) -> Tensor:
+DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def sample_times(count: int, generator: torch.Generator, device: Any, high_noise: float = 0.0) -> Tensor:
     """(count,) times t = sigmoid(n), n ~ N(0, 1): the logit-normal density of rectified flow training.
 
     A share `high_noise` has n ~ N(2, 1.5^2) instead. Sentence and mask say what noise still hides: colours and places,
@@ -65,11 +67,7 @@ class VelocityLoss(nn.Module):
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """Prodigy as the reference sets it, AdamW, or AdamW with 8-bit states.
-
-    Raises:
-        MogleError: 8-bit states without bitsandbytes.
-    """
+    """Prodigy as the reference sets it, AdamW, or AdamW with 8-bit states."""
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "prodigy":
         from prodigyopt import Prodigy
@@ -77,13 +75,8 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> t
         return Prodigy(parameters, use_bias_correction=True, safeguard_warmup=True, **options)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, betas=(0.9, 0.99), **options)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise MogleError(
-            "optimizer=adamw8bit: bitsandbytes is not installed; expected pip install 'face-mogle[gpu]', "
-            "or optimizer=adamw"
-        ) from error
+    from bitsandbytes.optim import AdamW8bit
+
     return AdamW8bit(parameters, betas=(0.9, 0.99), **options)
 
 

@@ -156,9 +156,7 @@ class Trainer:
             self.stopped = "signal"
             signal.signal(number, before[number])
 
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in before:
-            signal.signal(number, stop)
+        before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -222,8 +220,7 @@ class Trainer:
         self.accelerator.save_state(str(new))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            if name.exists():  # the run went back to before it
-                _remove(name)
+            _remove(name)  # if the run went back to before it
             new.rename(name)
             for old in checkpoints_in(self.out)[: -self.settings.keep]:
                 _remove(old)
@@ -264,5 +261,6 @@ def _remove(folder: Path) -> None:
     """Moved away before it is deleted: a checkpoint that has its name is whole, also while it goes."""
     gone = folder.with_name("removed")
     shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)

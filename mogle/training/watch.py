@@ -16,6 +16,7 @@ import torch
 
 if TYPE_CHECKING:
     from mogle.training.encode import Encoder
+    from mogle.training.settings import TrainSettings
     from mogle.training.trainer import Trainer
 
 SEEDS = (0, 1)
@@ -35,15 +36,15 @@ class LivePlot:
     pause = 5.0  # seconds between two drawings, at least
 
     def __init__(self) -> None:
-        self.curves: dict[str, list[tuple[int, float]]] = {"loss": [], "mask accuracy": []}
+        self.curves: dict[str, list[tuple[int, float]]] = {}
         self._handle: Any = None
         self._last = time.monotonic()
 
     def add(self, step: int, usual: float, accuracy: float | None) -> None:
         """Notes a step's smoothed loss; draws if it is time to."""
-        self.curves["loss"].append((step, usual))
-        if accuracy is not None:
-            self.curves["mask accuracy"].append((step, accuracy))
+        for name, value in (("loss", usual), ("mask accuracy", accuracy)):
+            if value is not None:
+                self.curves.setdefault(name, []).append((step, value))
         if time.monotonic() - self._last > self.pause:
             self.show()
 
@@ -52,8 +53,8 @@ class LivePlot:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 2.4), layout="constrained")
-        curves = {name: curve for name, curve in self.curves.items() if curve}
-        for axis, (name, curve) in zip(np.ravel(figure.subplots(1, len(curves))), curves.items(), strict=True):
+        axes = np.ravel(figure.subplots(1, len(self.curves)))
+        for axis, (name, curve) in zip(axes, self.curves.items(), strict=True):
             axis.plot(*zip(*curve, strict=True), marker="." if name != "loss" else None)
             axis.set(xlabel="step", ylabel=name)
         return figure
@@ -80,52 +81,44 @@ class Watcher:
     """
 
     def __init__(
-        self,
-        encoder: Encoder | None = None,
-        label_maps: Sequence[np.ndarray] = (),
-        captions: Sequence[str] = (),
-        every: int = 0,
+        self, settings: TrainSettings, encoder: Encoder, label_maps: Sequence[np.ndarray], captions: Sequence[str],
         judge: Callable[[np.ndarray, np.ndarray], float] | None = None,
-    ) -> None:
-        self.every, self.judge, self.label_maps = every, judge, list(label_maps)
-        self._bar: Any = None
-        self._accuracy: dict[str, str] = {}
-        self._plot = LivePlot() if "ipykernel" in sys.modules and find_spec("matplotlib") else None
-        if every and encoder is not None:  # all that sampling needs of the encoders, before they leave memory
+    ) -> None:  # fmt: skip
+        from tqdm.auto import tqdm
+
+        notebook = "ipykernel" in sys.modules
+        self.every, self.judge, self.label_maps = settings.sample_every, judge, label_maps
+        self._plot = LivePlot() if notebook and find_spec("matplotlib") else None
+        quiet = not (notebook or sys.stderr.isatty())
+        self._bar = tqdm(total=settings.steps, desc="training", unit=" steps", disable=quiet)
+        self._shown: dict[str, str] = {}
+        self._first: tuple[int, float] | None = None
+        if self.every:  # all that sampling needs of the encoders, before they leave memory
             tokens, index = encoder.masks(label_maps)
             self._inputs = (tokens[index], *encoder.captions(captions))
 
     def __call__(self, trainer: Trainer, facts: dict[str, float]) -> None:
-        """After a step of the trainer."""
+        """After a step of the trainer: adds to the step's `facts`."""
         if self.every and trainer.step % self.every == 0:
             facts.update(self._sample(trainer))
         if not trainer.accelerator.is_main_process:
             return
         if self._plot is not None:
             self._plot.add(trainer.step, trainer.usual, facts.get("mask_accuracy"))
-        if self._bar is None:
-            from tqdm.auto import tqdm
-
-            self._start, self._first = time.monotonic(), trainer.step
-            self._bar = tqdm(
-                total=trainer.settings.steps, initial=trainer.step, desc="training", unit=" steps",
-                disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
-            )  # fmt: skip
-            return
-        speed = (trainer.step - self._first) * trainer.settings.batch / (time.monotonic() - self._start)
-        facts["images_per_second"] = round(speed, 3)
         facts["memory_gib"] = round(memory_gib(trainer.accelerator.device), 2)
-        if "mask_accuracy" in facts:
-            self._accuracy = {"mask": f"{facts['mask_accuracy']:.3f}"}
-        shown = {"loss": f"{trainer.usual:.4f}", "images/s": f"{speed:.1f}", "GiB": f"{facts['memory_gib']:.1f}"}
-        self._bar.set_postfix(shown | self._accuracy, refresh=False)
-        self._bar.update(1)
+        step, start = self._first = self._first or (trainer.step, time.monotonic())  # the slow first is not counted
+        if trainer.step > step:
+            speed = (trainer.step - step) * trainer.settings.batch / (time.monotonic() - start)
+            facts["images_per_second"] = round(speed, 3)
+        names = {"images_per_second": "images/s", "memory_gib": "GiB", "mask_accuracy": "mask"}
+        self._shown |= {short: f"{facts[name]:.3g}" for name, short in names.items() if name in facts}
+        self._bar.set_postfix({"loss": f"{trainer.usual:.4f}", **self._shown}, refresh=False)
+        self._bar.update(trainer.step - self._bar.n)
 
     def close(self) -> None:
         """Ends the bar's line, and draws the plot once more."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._plot is not None and self._plot.curves["loss"]:
+        self._bar.close()
+        if self._plot is not None and self._plot.curves:
             self._plot.show()
 
     def _sample(self, trainer: Trainer) -> dict[str, float]:
