@@ -71,6 +71,8 @@ class FaceMoGLEPipeline(FluxPipeline):
             there are the defaults of a call.
     """
 
+    transformer: Any
+
     @functools.wraps(FluxPipeline.__init__)  # type: ignore[misc]  # diffusers reads the components from the signature
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -101,8 +101,8 @@ def distill_guidance(
         with torch.no_grad():
             seen = draw.noisy[half], None if draw.stream is None else draw.stream[half]
             told = teacher.velocity(*seen, states[half], pooled[half], draw.t[half], ones)
-            empty = (part.expand(len(ones), *part.shape[1:]) for part in nothing)
-            untold = teacher.velocity(*seen, *empty, draw.t[half], ones)
+            empty_states, empty_pooled = (part.expand(len(ones), *part.shape[1:]) for part in nothing)
+            untold = teacher.velocity(*seen, empty_states, empty_pooled, draw.t[half], ones)
         velocity = shared(draw.noisy, draw.stream, states, pooled, draw.t, torch.cat([ones, guidance]))
         plain = (velocity[: len(ones)] - draw.target[: len(ones)]).square().mean(dim=-1)
         flow = (plain * draw.weight[: len(ones)]).mean()

@@ -1,19 +1,21 @@
-"""`mogle train` and `mogle pretrain`."""
+"""`mogle train`, and `mogle pretrain` where the part that makes the tiny base is there."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mogle.errors import MogleError
-
 
 def register(app: typer.Typer) -> None:
     """Adds both commands to the command line."""
     app.command(epilog="Example: mogle train --out runs/mine --count 200 --minutes 5 rank=8")(train)
-    app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
+    if find_spec("mogle.tiny") is not None:
+        from mogle.tiny.command import pretrain
+
+        app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
 
 
 def train(
@@ -55,38 +57,7 @@ def train(
     facts = fine_tune(out, chosen, start=start, device=device, cache=cache, skip_bad=skip_bad)
     left_out = f", {facts['skipped']} bad samples left out" if facts["skipped"] else ""
     if facts["stopped"] == "signal":
-        typer.echo(f"stopped after {facts['steps']} steps; the same command goes on from there{left_out}")
+        said = f"stopped after {facts['steps']} steps; the same command goes on from there"
     else:
-        typer.echo(
-            f"{facts['steps']} steps in {facts['minutes']} min, loss {facts['loss']:.4f}; adapter in {out}{left_out}"
-        )
-
-
-def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder for the results of every stage.")],
-    settings: Annotated[Path | None, typer.Option(help="YAML like mogle/tiny/settings.yaml.")] = None,
-    stages: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
-    compiled: Annotated[bool, typer.Option(help="Compile the models first: minutes once, then faster steps.")] = False,
-    start: Annotated[
-        Path | None,
-        typer.Option("--from-base", help="Go on from this base: keep its VAE and tokenizers, train the rest further."),
-    ] = None,
-) -> None:
-    """Train the tiny FLUX, the judges and the adapter from painted portraits; hours on two CPU cores."""
-    from mogle.tiny import pretrain as stage_module
-
-    chosen = tuple(stages.split(",")) if stages else stage_module.STAGES
-    unknown = [stage for stage in chosen if stage not in stage_module.STAGES]
-    if unknown:
-        raise MogleError(f"--stages: found {', '.join(unknown)}; expected some of {', '.join(stage_module.STAGES)}")
-    shop = stage_module.Workshop(
-        out,
-        stage_module.load_settings(settings),
-        device=device,
-        workers=workers,
-        compile_model=compiled,
-        start=start,
-    )
-    stage_module.pretrain(shop, chosen)
+        said = f"{facts['steps']} steps in {facts['minutes']} min, loss {facts['loss']:.4f}; adapter in {out}"
+    typer.echo(said + left_out)

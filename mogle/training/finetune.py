@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,63 +12,17 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.training.settings import TrainSettings
+from mogle.training.sources import PAINTED, PaintedSource, Source, open_source
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
-    from PIL import Image
 
-    from mogle.training.cache import EncodedSet, Encoder, Source
+    from mogle.training.dataset import EncodedSet
+    from mogle.training.encode import Encoder
     from mogle.training.watch import Watcher
 
-PAINTED = 200  # portraits, where neither data set nor count is given
-
-
-class PaintedSource:
-    """Painted portraits as a source of samples: pictures (N, H, W, 3), label maps (N, H, W), captions, first seed."""
-
-    def __init__(self, images: np.ndarray, masks: np.ndarray, captions: list[list[str]], first: int = 0) -> None:
-        self.ids: Sequence[str] = [str(first + i) for i in range(len(captions))]
-        self._images, self._masks, self._captions = images, masks, captions
-
-    @classmethod
-    def paint(cls, count: int, size: tuple[int, int]) -> PaintedSource:
-        """The portraits of the seeds 0, 1, ..."""
-        from mogle.tiny.portraits import paint_many
-
-        if size[0] != size[1]:
-            raise MogleError(f"size {size}: portraits are square; give a data set for other shapes")
-        images, masks, _, captions = paint_many(range(count), size=size[0])
-        return cls(images, masks, captions)
-
-    def image(self, index: int) -> Image.Image:
-        """RGB."""
-        from PIL import Image
-
-        return Image.fromarray(self._images[index])
-
-    def label_map(self, index: int) -> np.ndarray:
-        """uint8 (H, W)."""
-        return self._masks[index]
-
-    def captions(self, index: int) -> list[str]:
-        """All of the sample's."""
-        return self._captions[index]
-
-
-def open_source(settings: TrainSettings, size: tuple[int, int], skip_bad: bool = False) -> tuple[Source, int]:
-    """The samples to train on, every file of them read once -> them, and how many bad ones were left out.
-
-    Raises:
-        MogleError: problems, all of them at once, without `skip_bad`.
-    """
-    from mogle.datasets import FaceDataset
-
-    if settings.data is None:
-        return PaintedSource.paint(settings.count or PAINTED, size), 0
-    dataset = FaceDataset.checked(settings.data, split="train", size=size, skip_bad=skip_bad)
-    dataset.ids = dataset.ids[: settings.count]
-    return dataset, dataset.skipped
+ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 def fine_tune(
@@ -92,8 +44,7 @@ def fine_tune(
     from mogle.checkpoints import adapter_folder, base_folder
 
     base, adapter = base_folder(settings.base), None if start is None else adapter_folder(start)
-    size = base_size(base, settings)
-    source, skipped = open_source(settings, size, skip_bad)
+    source, skipped = open_source(settings, base_size(base, settings), skip_bad)
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
     finally:
@@ -115,63 +66,58 @@ def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bo
 
     base, device = base_folder(settings.base), pick_device(device)
     settings = fitting(settings, device)
-    if isinstance(base, Path):
+    size, longest = (settings.size or 1024,) * 2, 512
+    if isinstance(base, Path):  # of a Hub name nothing need be here
         size = base_size(base, settings)
         tokenizer = json.loads((base / "tokenizer_2" / "tokenizer_config.json").read_text())
-        text_tokens = settings.prompt_tokens or min(512, tokenizer["model_max_length"])
-    else:  # nothing of it need be here
-        size = (settings.size or 1024,) * 2
-        text_tokens = settings.prompt_tokens or 512
-    lines = [plan(settings, base, size, text_tokens, device)]
+        longest = min(longest, tokenizer["model_max_length"])
     if settings.data is None:
-        lines.append(f"data        {settings.count or PAINTED} portraits, painted at {size[0]} px")
+        found = f"{settings.count or PAINTED} portraits, painted at {size[0]} px"
     else:
         source, skipped = open_source(settings, size, skip_bad)
         captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
-        left_out = f", {skipped} with problems left out" if skipped else ""
-        lines.append(f"data        {settings.data}: {len(source.ids)} samples, {captions:.1f} captions each{left_out}")
-    return "\n".join(lines)
+        found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
+        found += f", {skipped} with problems left out" if skipped else ""
+    return f"{plan(settings, base, size, settings.prompt_tokens or longest, device)}\ndata        {found}"
 
 
 def train_on(
-    source: Source,
-    out: str | Path,
-    settings: TrainSettings,
-    base: Path | str,
-    device: str | None,
-    cache: str | Path,
-    *,
-    adapter: Path | None = None,
-) -> dict[str, Any]:
+    source: Source, out: str | Path, settings: TrainSettings, base: Path | str, device: str | None, cache: str | Path,
+    *, adapter: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Encodes the samples of a source and trains on them; see `fine_tune`. Several may follow each other."""
     from accelerate import Accelerator
 
     from mogle.checkpoints import load_pipeline, pick_device
-    from mogle.training.trainer import DTYPE, PRECISION, Trainer, checkpoints_in, prepare_adapter, warm_start
+    from mogle.training.encode import Encoder
+    from mogle.training.flow import DTYPE
+    from mogle.training.start import prepare_adapter, warm_start
+    from mogle.training.trainer import Trainer, checkpoints_in
 
     device = pick_device(device)
     settings = fitting(settings, device)
-    if settings.quantise != "none" and not device.startswith("cuda"):
-        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
-    if find_spec(settings.report_to) is None:  # Accelerate would leave it out without a word
-        raise MogleError(f"report_to={settings.report_to}: not installed; expected pip install {settings.report_to}")
+    check_needs(settings, device)
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=PRECISION[settings.precision],
-        gradient_accumulation_steps=settings.accumulation,
-        log_with=sorted({"tensorboard", settings.report_to}),
-        project_dir=str(out),
-    )
-    dtype = DTYPE[settings.precision]
-    samples, watcher = encoded_samples(source, base, settings, accelerator, dtype, cache)
-    parts = {} if settings.quantise == "none" else {"transformer": _quantised(base, "transformer", "nf4", dtype)}
-    pipe = load_pipeline(base, adapter, str(accelerator.device), dtype=dtype, without=ENCODERS, **parts)
+        cpu=device == "cpu", mixed_precision=settings.precision.replace("fp32", "no"), project_dir=str(out),
+        gradient_accumulation_steps=settings.accumulation, log_with=sorted({"tensorboard", settings.report_to}),
+    )  # fmt: skip
+    device, dtype = str(accelerator.device), DTYPE[settings.precision]
+    parts = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
+    encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
+    encoder = Encoder(encoders, source.label_map(0).shape, settings.prompt_tokens, dtype)
+    watcher = make_watcher(source, encoder, settings)
+    samples = encoded_samples(source, encoder, settings, accelerator, Path(cache), base)
+    parts = _quantised(base, "transformer", settings.quantise, dtype)
+    if settings.sample_every:
+        parts["vae"] = encoders.vae
+    del encoder, encoders
+    pipe = load_pipeline(base, adapter, device, dtype=dtype, without=ENCODERS, **parts)
     if adapter is None and not checkpoints_in(out):
         prepare_adapter(pipe, settings)
         warm_start(pipe, samples, settings)
     trainer = Trainer(pipe, samples, settings, out, accelerator, watcher)
     trainer.resume()
-    accelerator.init_trackers("mogle", {name: str(value) for name, value in asdict(settings).items()})
+    accelerator.init_trackers("mogle", {name: str(value) for name, value in settings.model_dump().items()})
     try:
         return {**trainer.fit(), "samples": len(samples.ids)}
     finally:
@@ -190,77 +136,58 @@ def base_size(base: Path | str, settings: TrainSettings) -> tuple[int, int]:
     return side, side
 
 
-def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> Any:
-    """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`.
-
-    Raises:
-        MogleError: bitsandbytes is not installed.
-    """
-    if find_spec("bitsandbytes") is None:
-        raise MogleError(
-            f"{part} in {form}: bitsandbytes is not installed; expected pip install 'face-mogle[gpu]', or "
-            "quantise=none and quantise_text=none"
-        )
-    if part == "transformer":
-        from diffusers import BitsAndBytesConfig, FluxTransformer2DModel
-
-        loader: Any = FluxTransformer2DModel
-    else:
-        from transformers import BitsAndBytesConfig, T5EncoderModel
-
-        loader = T5EncoderModel
-    config = (
-        BitsAndBytesConfig(load_in_8bit=True)
-        if form == "int8"
-        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    )
-    return loader.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)
-
-
-ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-
-
 def fitting(settings: TrainSettings, device: str) -> TrainSettings:
     """The settings as this device can follow them: half precision needs a GPU, bfloat16 one that has it."""
     import torch
 
-    if not device.startswith("cuda"):
-        return replace(settings, precision="fp32")
-    if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return replace(settings, precision="fp16")
-    return settings
+    precision = settings.precision if device.startswith("cuda") else "fp32"
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        precision = "fp16"
+    return settings.model_copy(update={"precision": precision})
+
+
+def check_needs(settings: TrainSettings, device: str) -> None:
+    """MogleError if a setting asks for a GPU or a package that is not here: before hours of encoding."""
+    if settings.quantise != "none" and not device.startswith("cuda"):
+        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
+    needs: dict[str, str] = {"report_to": settings.report_to}  # Accelerate would leave a tracker out without a word
+    for name in ("quantise", "quantise_text", "optimizer"):
+        if getattr(settings, name) in ("nf4", "int8", "adamw8bit"):
+            needs[name] = "bitsandbytes"
+    for name, package in needs.items():
+        if find_spec(package) is None:
+            raise MogleError(f"{name}={getattr(settings, name)}: not installed; expected pip install {package}")
+
+
+def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
+    """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`. Nothing for form "none"."""
+    import diffusers
+    import transformers
+
+    if form == "none":
+        return {}
+    library: Any = diffusers if part == "transformer" else transformers
+    network = diffusers.FluxTransformer2DModel if part == "transformer" else transformers.T5EncoderModel
+    options: dict[str, Any] = {"load_in_8bit": True}
+    if form == "nf4":
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    config = library.BitsAndBytesConfig(**options)
+    return {part: network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)}
 
 
 def encoded_samples(
-    source: Source,
-    base: Path | str,
-    settings: TrainSettings,
-    accelerator: Accelerator,
-    dtype: torch.dtype,
-    cache: str | Path,
-) -> tuple[EncodedSet, Watcher]:
-    """The samples, encoded (from the cache, which is filled first, or each when it is asked for), and who watches."""
+    source: Source, encoder: Encoder, settings: TrainSettings, accelerator: Accelerator, cache: Path, base: Path | str
+) -> EncodedSet:
+    """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
     from tqdm.auto import tqdm
 
-    from mogle.checkpoints import load_pipeline
-    from mogle.training.cache import (
-        CachedSet,
-        Encoder,
-        StreamedSet,
-        captions_of_each,
-        encode_set,
-        source_facts,
-    )
+    from mogle.training.cache import CachedSet, encode_set, source_facts
+    from mogle.training.dataset import StreamedSet
 
-    parts = {}
-    if settings.quantise_text != "none":
-        parts["text_encoder_2"] = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
-    pipe = load_pipeline(base, None, str(accelerator.device), dtype=dtype, without=("transformer",), **parts)
-    encoder = Encoder(pipe, source.label_map(0).shape, settings.prompt_tokens, dtype)
-    captions = captions_of_each(source, settings.captions)
-    watcher = _watcher(source, encoder, settings)
+    captions = min(len(source.captions(index)) for index in range(len(source.ids)))  # which every sample has
+    captions = min(captions, settings.captions or captions)
     if not settings.cache:
-        return StreamedSet(source, encoder, captions), watcher
+        return StreamedSet(source, encoder, captions)
     facts = {**encoder.facts(base), **source_facts(source, captions)}
     quiet = not (accelerator.is_main_process and sys.stderr.isatty())
     with tqdm(total=len(source.ids), desc="encoding", unit=" samples", disable=quiet) as bar:
@@ -269,24 +196,21 @@ def encoded_samples(
             processes=accelerator.num_processes, progress=bar.update,
         )  # fmt: skip
     accelerator.wait_for_everyone()
-    return CachedSet(folder), watcher
+    return CachedSet(folder)
 
 
-def _watcher(source: Source, encoder: Encoder, settings: TrainSettings) -> Watcher:
+def make_watcher(source: Source, encoder: Encoder, settings: TrainSettings) -> Watcher:
     """Pictures of the first four masks, if they are asked for; measured by the shipped parser on what it knows."""
     from mogle.checkpoints import JUDGES, shipped
     from mogle.metrics.judges import JUDGE_SIZE, load_judges
     from mogle.training.watch import Watcher
 
-    if not settings.sample_every:
-        return Watcher()
-    rows = range(min(4, len(source.ids)))
-    judge = None
-    if isinstance(source, PaintedSource) and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
+    judge, rows = None, range(min(4, len(source.ids)))
+    if settings.sample_every and isinstance(source, PaintedSource) and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
         parser, _ = load_judges(shipped(JUDGES))
 
         def judge(pictures: np.ndarray, label_maps: np.ndarray) -> float:
             return float((parser.parse(pictures) == label_maps).mean())
 
     label_maps, captions = [source.label_map(i) for i in rows], [source.captions(i)[0] for i in rows]
-    return Watcher(encoder, label_maps, captions, settings.sample_every, judge)
+    return Watcher(settings, encoder, label_maps, captions, judge)

@@ -7,18 +7,18 @@ formulas stand beside them; only the machine's matrix rate is measured.
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
 from mogle.errors import MogleError
+from mogle.training.flow import DTYPE
 from mogle.training.settings import TrainSettings
 
 #: Bytes of optimiser state for one trained number.
 _STATES = {"adamw": 8, "prodigy": 16, "adamw8bit": 2}
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _NF4 = 0.5 + 4 / 64  # 4 bits, and one float32 scale for 64 numbers
 #: The published networks differ in this alone; the rest are the defaults of diffusers' class.
 _PUBLISHED = {"black-forest-labs/FLUX.1-dev": True, "black-forest-labs/FLUX.1-schnell": False}
@@ -69,21 +69,10 @@ def count_parameters(config: dict[str, Any], settings: TrainSettings) -> dict[st
 
 def matrix_rate(device: str, precision: str, seconds: float = 0.5) -> float:
     """Measured: floating-point operations a second of a matrix product on this device."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    side = 4096 if device.startswith("cuda") else 1024
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-
-    def once() -> None:
-        a @ b
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    once()
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        once()
-        count += 1
-    return 2 * side**3 * count / (time.perf_counter() - start)
+    side, dtype = 4096 if device.startswith("cuda") else 1024, DTYPE[precision]
+    factors = {name: torch.randn(side, side, device=device, dtype=dtype) for name in "ab"}
+    timer = Timer("a @ b", globals=factors, num_threads=torch.get_num_threads())
+    return 2 * side**3 / timer.blocked_autorange(min_run_time=seconds).median
 
 
 def plan(settings: TrainSettings, base: Path | str, size: tuple[int, int], text_tokens: int, device: str) -> str:
@@ -93,7 +82,7 @@ def plan(settings: TrainSettings, base: Path | str, size: tuple[int, int], text_
     image_tokens = size[0] * size[1] // 256
     tokens = text_tokens + 2 * image_tokens
     micro = settings.batch // settings.accumulation
-    byte = _BYTES[settings.precision]
+    byte = DTYPE[settings.precision].itemsize
     weights = counts["frozen"] * (_NF4 if settings.quantise == "nf4" else byte)
     states = counts["trained"] * (4 + 4 + _STATES[settings.optimizer] + (4 if settings.ema else 0))
     kept = 1 if settings.gradient_checkpointing else 24  # activations of a block that wait for the way back
@@ -108,19 +97,18 @@ def plan(settings: TrainSettings, base: Path | str, size: tuple[int, int], text_
 
     form = settings.precision if settings.quantise == "none" else settings.quantise
     hours = step * settings.steps / 3600
-    return "\n".join(
-        [
-            f"base        {base}: {counts['frozen']:,} parameters, frozen, {form}",
-            f"trained     {counts['trained']:,} parameters: LoRA {counts['lora']:,} in {counts['lora_modules']} layers "
-            f"(rank {settings.rank}), MoGLE {counts['mogle']:,} ({settings.variant})",
-            f"step        {settings.batch} samples of {size[0]} x {size[1]} px in {settings.accumulation} parts; "
-            f"{text_tokens} text + {image_tokens} image + {image_tokens} condition tokens",
-            f"memory      {gib(weights + states + activations)}, an estimate: weights {gib(weights)}; trained "
-            f"parameters, gradients and {settings.optimizer}'s states {gib(states)}; activations {gib(activations)} = "
-            f"{micro} samples x {tokens} tokens x {counts['width']} wide x {byte} bytes x "
-            f"({counts['blocks']} blocks x {kept} + 24)",
-            f"time        {step:.2g} s a step, {hours:.2g} h for {settings.steps} steps, an estimate: {passes} x "
-            f"parameters x tokens x samples = {operations:.3g} operations, at {rate / 1e9:.0f} G a second (measured "
-            f"now on {device}); attention and small layers come on top",
-        ]
+    lines = (
+        f"base        {base}: {counts['frozen']:,} parameters, frozen, {form}",
+        f"trained     {counts['trained']:,} parameters: LoRA {counts['lora']:,} in {counts['lora_modules']} layers "
+        f"(rank {settings.rank}), MoGLE {counts['mogle']:,} ({settings.variant})",
+        f"step        {settings.batch} samples of {size[0]} x {size[1]} px in {settings.accumulation} parts; "
+        f"{text_tokens} text + {image_tokens} image + {image_tokens} condition tokens",
+        f"memory      {gib(weights + states + activations)}, an estimate: weights {gib(weights)}; trained "
+        f"parameters, gradients and {settings.optimizer}'s states {gib(states)}; activations {gib(activations)} = "
+        f"{micro} samples x {tokens} tokens x {counts['width']} wide x {byte} bytes x "
+        f"({counts['blocks']} blocks x {kept} + 24)",
+        f"time        {step:.2g} s a step, {hours:.2g} h for {settings.steps} steps, an estimate: {passes} x "
+        f"parameters x tokens x samples = {operations:.3g} operations, at {rate / 1e9:.0f} G a second (measured "
+        f"now on {device}); attention and small layers come on top",
     )
+    return "\n".join(lines)

@@ -5,29 +5,36 @@ One flat list of fields, so that a setting has one name everywhere. The referenc
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mogle.errors import MogleError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "train"
 
+Natural = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
-@dataclass(frozen=True)
-class TrainSettings:
+
+class TrainSettings(BaseModel):
     """What a run of `mogle train` does. The defaults are the reference's wherever it has the setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # --- what is trained on what
     base: str | None = None  # FluxPipeline folder or Hub name; None is the shipped tiny FLUX
     data: str | None = None  # data set folder; None paints portraits
-    count: int | None = None  # samples to train on; None is all of them (200, where portraits are painted)
-    size: int | None = None  # pixels on a side; None is what the base was trained at
-    captions: int | None = None  # captions of a sample that are used; None is all
-    prompt_tokens: int | None = None  # tokens a caption is padded to; None is the base's own length
+    count: Natural | None = None  # samples to train on; None is all of them (200, where portraits are painted)
+    size: Annotated[int, Field(ge=16, le=4096)] | None = None  # pixels on a side; None is what the base was trained at
+    captions: Natural | None = None  # captions of a sample that are used; None is all
+    prompt_tokens: Natural | None = None  # tokens a caption is padded to; None is the base's own length
 
     # --- the method (paper section 3)
     variant: Literal[
@@ -35,29 +42,29 @@ class TrainSettings:
     ] = "full"
     attention: Literal["union", "independent"] = "union"
     lora_on: Literal["condition", "all"] = "condition"
-    rank: int = 4
-    alpha: int | None = None  # None: the rank, that is scaling 1
-    warm_start: int = 0  # steps in which a new MoGLE learns to draw outlines, before anything else
+    rank: Natural = 4
+    alpha: Natural | None = None  # None: the rank, that is scaling 1
+    warm_start: Count = 0  # steps in which a new MoGLE learns to draw outlines, before anything else
 
     # --- the loss: rectified flow
-    guidance: float = 1.0  # guidance input of bases that have one
-    high_noise: float = 0.0  # share of the times that lie near noise
-    drop_local: float = 0.1  # probability of an all-black local mask, each for itself
-    drop_text: float = 0.1  # probability of the empty caption
+    guidance: Amount = 1.0  # guidance input of bases that have one
+    high_noise: Share = 0.0  # share of the times that lie near noise
+    drop_local: Share = 0.1  # probability of an all-black local mask, each for itself
+    drop_text: Share = 0.1  # probability of the empty caption
 
     # --- optimisation
-    steps: int = 4000
-    minutes: float | None = None  # stop after so many minutes of training
-    batch: int = 8  # samples of one step, over all processes and accumulation
-    accumulation: int = 1  # parts that a process's share of the batch is computed in
+    steps: Natural = 4000
+    minutes: Positive | None = None  # stop after so many minutes of training
+    batch: Natural = 8  # samples of one step, over all processes and accumulation
+    accumulation: Natural = 1  # parts that a process's share of the batch is computed in
     optimizer: Literal["prodigy", "adamw", "adamw8bit"] = "prodigy"
-    learning_rate: float = 1.0
-    weight_decay: float = 0.01
-    clip: float = 0.5  # largest norm of all gradients together
+    learning_rate: Positive = 1.0
+    weight_decay: Amount = 0.01
+    clip: Positive = 0.5  # largest norm of all gradients together
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0  # steps
-    ema: float | None = None  # decay of the weights' moving average, which is what is saved; None for none
-    seed: int = 0
+    warmup: Count = 0  # steps
+    ema: Share | None = None  # decay of the weights' moving average, which is what is saved; None for none
+    seed: Count = 0
 
     # --- the machine
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -67,61 +74,45 @@ class TrainSettings:
     cache: bool = True  # encode everything once, before training
 
     # --- watching and keeping
-    save_every: int = 500  # steps
-    keep: int = 3  # checkpoints
-    sample_every: int = 0  # steps; 0 for never
+    save_every: Natural = 500  # steps
+    keep: Natural = 3  # checkpoints
+    sample_every: Count = 0  # steps; 0 for never
     report_to: Literal["tensorboard", "trackio", "wandb"] = "tensorboard"
 
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for name, value in asdict(self).items():
-            object.__setattr__(self, name, _checked(name, value, hints[name]))
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise MogleError(f"{name}={value}: expected {_span(low, high)}")
+    @model_validator(mode="before")
+    @classmethod
+    def _none_as_text(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """On the command line None is written `none`."""
+        optional = [name for name, field in cls.model_fields.items() if field.default is None]
+        return {name: None if value == "none" and name in optional else value for name, value in values.items()}
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> TrainSettings:
         if self.batch % self.accumulation:
             raise MogleError(f"batch={self.batch}: expected a multiple of accumulation={self.accumulation}")
+        return self
 
 
-_MANY = 10**12
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    *((name, 1, _MANY) for name in ("count", "captions", "prompt_tokens", "rank", "alpha", "steps", "batch")),
-    *((name, 1, _MANY) for name in ("accumulation", "save_every", "keep")),
-    *((name, 0, _MANY) for name in ("warm_start", "warmup", "sample_every", "seed", "weight_decay", "guidance")),
-    *((name, 0, 1) for name in ("high_noise", "drop_local", "drop_text", "ema")),
-    *((name, 1e-12, _MANY) for name in ("minutes", "learning_rate", "clip")),
-    ("size", 16, 4096),
-)
-
-
-def _span(low: float, high: float) -> str:
-    return f"at least {low:g}" if high == _MANY else f"{low:g} to {high:g}"
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type; numbers may come as text, from the command line."""
-    choices = get_args(hint)
-    if get_origin(hint) is Literal:
-        if value in choices:
-            return value
-        raise MogleError(f"{name}={value}: expected one of {', '.join(choices)}")
-    if type(None) in choices:
-        if value is None or value == "none":
-            return None
-        hint = next(choice for choice in choices if choice is not type(None))
-    if hint is bool and isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if hint is int and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = int(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)) and value == value:
-        return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise MogleError(f"{name}={value}: expected {names[hint]}")
+def _explained(error: Mapping[str, Any], where: str) -> str:
+    """A pydantic error in words: what was found, what was expected."""
+    if error["type"] == "value_error":  # raised by a validator of ours
+        return str(error["ctx"]["error"])
+    name, fields = str(error["loc"][0]), TrainSettings.model_json_schema()["properties"]
+    if name not in fields:
+        near = difflib.get_close_matches(name, fields, n=1)
+        return f"{where}: no field {name!r}; " + (
+            f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+        )
+    form = fields[name].get("anyOf", [fields[name]])[0]  # of an optional field, the type beside None
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+    expected = kinds[form["type"]]
+    if "enum" in form:
+        expected = f"one of {', '.join(form['enum'])}"
+    elif error["type"].startswith(("greater_than", "less_than")):
+        low = form.get("minimum", form.get("exclusiveMinimum"))
+        expected = f"{low} to {form['maximum']}" if "maximum" in form else f"at least {low}"
+        expected = f"more than {low}" if "exclusiveMinimum" in form else expected
+    return f"{name}={error['input']}: expected {expected}"
 
 
 def packaged() -> list[str]:
@@ -136,23 +127,19 @@ def load_train_settings(config: str | Path | None = None, overrides: Sequence[st
         MogleError: no such file, YAML that is none, a field that does not exist (the nearest name is suggested), or a
             value out of range.
     """
-    values = _read(config) if config is not None else {}
+    pairs = {}
     for pair in overrides:
         name, sign, value = pair.partition("=")
         if not sign:
             raise MogleError(f"{pair}: expected name=value, for instance steps=100")
-        values[name.strip()] = value.strip()
-    _known(values, "settings")
-    return TrainSettings(**values)
-
-
-def _known(values: Mapping[str, Any], where: str) -> None:
-    names = [field.name for field in fields(TrainSettings)]
-    for name in values:
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
-            raise MogleError(f"{where}: no field {name!r}{hint}")
+        pairs[name.strip()] = value.strip()
+    values = _read(config) if config is not None else {}
+    try:
+        return TrainSettings.model_validate({**values, **pairs})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "settings" if first["loc"][:1] in [(name,) for name in pairs] else str(config)
+        raise MogleError(_explained(first, where)) from error
 
 
 def _read(config: str | Path) -> dict[str, Any]:
@@ -167,10 +154,7 @@ def _read(config: str | Path) -> dict[str, Any]:
         raise MogleError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise MogleError(f"{path}: found {type(values).__name__}, expected fields and values")
-    if "flux_path" in values:
-        return _of_reference(values, str(path))
-    _known(values, str(path))
-    return dict(values)
+    return _of_reference(values, str(path)) if "flux_path" in values else values
 
 
 #: Where the reference's config.yaml keeps what we have a field for.
@@ -213,7 +197,7 @@ def _of_reference(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
     found["optimizer"] = str(found.get("optimizer", "prodigy")).lower()
     found["lora_on"] = "all" if found.get("lora_on") else "condition"
     found["attention"] = "independent" if found.get("attention") else "union"
-    if found.get("steps", -1) == -1:  # no limit there; the paper says 4,000
-        found["steps"] = TrainSettings.steps
+    if found.get("steps") == -1:  # no limit there; the paper says 4,000
+        del found["steps"]
     found["batch"] = found.get("batch", 1) * found.get("accumulation", 1)  # of one step here
     return found

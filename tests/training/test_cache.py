@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from mogle.checkpoints import load_pipeline, shipped
 from mogle.conditions import condition_images, encode_images
 from mogle.datasets import FaceDataset
 from mogle.errors import MogleError
-from mogle.training.cache import (
-    CachedSet,
-    Encoder,
-    StreamedSet,
-    encode_set,
-    key_of,
-    source_facts,
-)
+from mogle.training.cache import CachedSet, encode_set, key_of, source_facts
+from mogle.training.dataset import StreamedSet, TrainingSet
+from mogle.training.encode import Encoder
 from mogle.training.settings import load_train_settings
-from mogle.training.trainer import draw
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "portraits"
 SIZE = (64, 64)
@@ -52,26 +46,54 @@ def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_shard
     cached = CachedSet(encode_set(tmp_path, source(), encoder, facts, outlines=True))
     streamed = StreamedSet(source(), encoder, 3)
     assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == 3
-    for index in range(5):
-        for one, other in zip(cached.read(index, index % 3), streamed.read(index, index % 3), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(cached.read_outlines(index), streamed.read_outlines(index), rtol=1e-4, atol=1e-4)
+    wanted = [(index, index % 3) for index in range(5)]
+    one_by_one = [streamed.read([one])[0] for one in wanted]
+    for several in (cached.read(wanted), streamed.read(wanted)):
+        for found, expected in zip(several, one_by_one, strict=True):
+            for one, other in zip(found, expected, strict=True):
+                assert one.device.type == "cpu"
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    outlines = [part.read_outlines(range(5)) for part in (cached, streamed)]
+    torch.testing.assert_close(*outlines, rtol=1e-4, atol=1e-4)
     settings = load_train_settings("tiny", ["batch=4"])
-    one, other = draw(cached, range(4), settings), draw(streamed, range(4), settings)
-    assert one.ids == other.ids and all(
-        torch.allclose(a, b, atol=1e-4) for a, b in zip(one[1:], other[1:], strict=True)
-    )
+    for position in range(4):
+        one, other = (TrainingSet(part, settings)[position] for part in (cached, streamed))
+        assert one.id == other.id and all(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(one[1:], other[1:], strict=True)
+        )
+
+
+def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> None:
+    calls: list[str] = []
+
+    def counted(name: str):
+        method = getattr(Encoder, name)
+
+        def call(self, given):
+            calls.append(f"{name} {len(given)}")
+            return method(self, given)
+
+        return call
+
+    streamed = StreamedSet(source(), encoder, 2)
+    for name in ("images", "masks", "captions"):
+        monkeypatch.setattr(Encoder, name, counted(name))
+    loader = DataLoader(TrainingSet(streamed, load_train_settings("tiny")), batch_size=4, sampler=range(8))
+    batches = list(loader)
+    assert sorted(calls) == ["captions 4"] * 2 + ["images 4"] * 2 + ["masks 4"] * 2
+    assert [batch.conditions.shape for batch in batches] == [(4, 20, 16, 64)] * 2
+    assert all(tensor.device.type == "cpu" for batch in batches for tensor in batch[1:])
 
 
 def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
     """The tokens of an all-black local picture stand in for those of a dropped one."""
     streamed = StreamedSet(source(1), encoder, 1)
-    batch = draw(streamed, [0], replace(load_train_settings("tiny"), drop_local=1.0, drop_text=1.0))
+    example = TrainingSet(streamed, load_train_settings("tiny", ["drop_local=1", "drop_text=1"]))[0]
     images = condition_images(source(1).label_map(0))
     images[1:] = -1
-    torch.testing.assert_close(batch.conditions[0], encode_images(encoder.pipe.vae, images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(example.conditions, encode_images(encoder.pipe.vae, images), rtol=1e-4, atol=1e-4)
     states, pooled = encoder.captions([""])
-    assert torch.equal(batch.states, states) and torch.equal(batch.pooled, pooled)
+    assert torch.equal(example.states, states[0]) and torch.equal(example.pooled, pooled[0])
 
 
 def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_shards) -> None:
@@ -87,7 +109,7 @@ def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, 
     assert encode_set(tmp_path, source(), encoder, facts) == folder
     after = [path.stat().st_mtime_ns for path in shards]
     assert before[0] == after[0] and before[2] == after[2] and before[1] != after[1]
-    CachedSet(folder).read(3, 0)
+    CachedSet(folder).read([(3, 0)])
 
 
 def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monkeypatch) -> None:
@@ -103,7 +125,7 @@ def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monke
         if left < 0:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fills)
+    monkeypatch.setattr("mogle.training.cache.save_file", fills)
     with pytest.raises(OSError, match="No space left"):
         encode_set(tmp_path, source(), encoder, facts)
     folder = tmp_path / key_of({**facts, "outlines": False})

@@ -8,26 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import default_collate
 
 from mogle.errors import MogleError
-from mogle.training.cache import Common, Encoded
+from mogle.training.dataset import TrainingSet, sample_of
+from mogle.training.encode import Common, Encoded
+from mogle.training.flow import Example, VelocityLoss
 from mogle.training.settings import TrainSettings, load_train_settings
-from mogle.training.trainer import (
-    Batch,
-    Trainer,
-    VelocityLoss,
-    checkpoints_in,
-    draw,
-    prepare_adapter,
-    sample_of,
-    warm_start,
-)
+from mogle.training.start import prepare_adapter, warm_start
+from mogle.training.trainer import Trainer, checkpoints_in
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = TrainSettings(
@@ -39,6 +33,10 @@ SETTINGS = TrainSettings(
     precision="fp32",
     gradient_checkpointing=False,
 )
+
+
+def but(**changes) -> TrainSettings:
+    return SETTINGS.model_copy(update=changes)
 
 
 class RandomSet:
@@ -57,11 +55,11 @@ class RandomSet:
         shapes = ((64, 64), (20, 64, 64), (12, 48), (24,))
         self.samples = [[Encoded(*(numbers(*shape) for shape in shapes)) for _ in range(2)] for _ in self.ids]
 
-    def read(self, index: int, caption: int) -> Encoded:
-        return self.samples[index][caption]
+    def read(self, wanted) -> list[Encoded]:
+        return [self.samples[index][caption] for index, caption in wanted]
 
-    def read_outlines(self, index: int) -> torch.Tensor:
-        return torch.ones(64, 64)
+    def read_outlines(self, rows) -> torch.Tensor:
+        return torch.ones(len(rows), 64, 64)
 
 
 def make_pipe():
@@ -71,11 +69,11 @@ def make_pipe():
     return FaceMoGLEPipeline.from_pretrained(GOLDEN / "flux", **parts)
 
 
-def make_trainer(out: Path, settings: TrainSettings = SETTINGS, after_step=None) -> Trainer:
+def make_trainer(out: Path, settings: TrainSettings = SETTINGS, **others) -> Trainer:
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=settings.accumulation)
-    return Trainer(make_pipe(), RandomSet(), settings, out, accelerator, after_step)
+    return Trainer(make_pipe(), RandomSet(), settings, out, accelerator, **others)
 
 
 def losses(out: Path) -> list[float]:
@@ -102,7 +100,7 @@ def test_the_references_training_step() -> None:
         parameter.requires_grad_("lora_" in name)
     loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS, golden["condition_ids0"])
     names = ("x0", "x1", "t", "condition_tokens", "prompt_embeds", "pooled_prompt_embeds")
-    value = loss(Batch(["0", "1"], *(golden[f"train.{name}"] for name in names))).mean()
+    value = loss(Example("", *(golden[f"train.{name}"] for name in names))).mean()
     value.backward()
     assert value.item() == pytest.approx(golden["train.loss"].item(), rel=1e-5)
     found = {f"mogle.{name}": p.grad for name, p in pipe.mogle.named_parameters()}
@@ -123,7 +121,7 @@ def test_every_epoch_shows_every_sample_once() -> None:
 
 def test_drops_are_as_frequent_as_asked_and_the_global_mask_is_never_dropped() -> None:
     samples = RandomSet()
-    batch = draw(samples, range(400), replace(SETTINGS, drop_local=0.3, drop_text=0.2))
+    batch = default_collate(TrainingSet(samples, but(drop_local=0.3, drop_text=0.2)).__getitems__(range(400)))
     dropped = (batch.conditions == samples.common.empty).flatten(2).all(-1)
     assert not dropped[:, 0].any() and abs(dropped[:, 1:].float().mean() - 0.3) < 0.02
     silent = (batch.states == samples.common.states).flatten(1).all(-1)
@@ -134,7 +132,7 @@ def test_drops_are_as_frequent_as_asked_and_the_global_mask_is_never_dropped() -
 
 
 def test_training_changes_the_adapter_alone_and_lowers_the_loss(tmp_path) -> None:
-    settings = replace(SETTINGS, steps=60, learning_rate=1e-2, drop_local=0.0, drop_text=0.0)
+    settings = but(steps=60, learning_rate=1e-2, drop_local=0.0, drop_text=0.0)
     trainer = make_trainer(tmp_path, settings)
     network = trainer.pipe.transformer
     before = {name: p.clone() for name, p in network.state_dict().items() if "lora_" not in name}
@@ -147,7 +145,7 @@ def test_training_changes_the_adapter_alone_and_lowers_the_loss(tmp_path) -> Non
 def test_a_warm_start_draws_outlines_and_is_reproducible() -> None:
     samples, drawn = RandomSet(), []
     for steps in (1, 40, 40):
-        pipe, settings = make_pipe(), replace(SETTINGS, warm_start=steps)
+        pipe, settings = make_pipe(), but(warm_start=steps)
         prepare_adapter(pipe, settings)
         drawn.append((warm_start(pipe, samples, settings), pipe.mogle.state_dict()))
     assert drawn[1][0] < 0.8 * drawn[0][0]
@@ -155,13 +153,13 @@ def test_a_warm_start_draws_outlines_and_is_reproducible() -> None:
 
 
 def test_without_experts_and_gate_there_is_nothing_to_warm() -> None:
-    pipe, settings = make_pipe(), replace(SETTINGS, warm_start=2, experts="none", gate="none")
+    pipe, settings = make_pipe(), but(warm_start=2, experts="none", gate="none")
     prepare_adapter(pipe, settings)
     assert warm_start(pipe, RandomSet(), settings) == 0
 
 
 def test_accumulation_gives_the_same_run(whole, tmp_path) -> None:
-    settings = replace(SETTINGS, accumulation=2)
+    settings = but(accumulation=2)
     make_trainer(tmp_path, settings).fit()
     assert losses(tmp_path) == pytest.approx(losses(whole), abs=1e-4)
     other = adapter(tmp_path)
@@ -170,7 +168,7 @@ def test_accumulation_gives_the_same_run(whole, tmp_path) -> None:
 
 def test_two_processes_give_the_same_run(whole, tmp_path) -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_trainer import make_trainer\n"
         f"make_trainer(Path({str(tmp_path)!r})).fit()\n"
     )
@@ -203,12 +201,12 @@ def test_an_interrupted_run_goes_on_to_the_same_end(whole, tmp_path) -> None:
     assert losses(tmp_path) == losses(whole)
     other = adapter(tmp_path)
     assert all(torch.equal(other[name], tensor) for name, tensor in adapter(whole).items())
-    assert len(trainer.checkpoints) == 3
+    assert len(checkpoints_in(tmp_path)) == 3
 
 
 def test_a_checkpoint_of_another_configuration_is_named(whole) -> None:
     with pytest.raises(MogleError, match="rank=4, this run has rank=8"):
-        make_trainer(whole, replace(SETTINGS, rank=8)).resume()
+        make_trainer(whole, but(rank=8)).resume()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(tmp_path) -> None:
@@ -302,9 +300,9 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path) -> None:
 
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys; sys.path.insert(0, 'tests')\nfrom pathlib import Path\n"
-        "from dataclasses import replace\nfrom test_trainer import SETTINGS, make_trainer\n"
-        "trainer = make_trainer(Path(sys.argv[1]), replace(SETTINGS, steps=300))\ntrainer.resume()\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+        "from test_trainer import but, make_trainer\n"
+        "trainer = make_trainer(Path(sys.argv[1]), but(steps=300))\ntrainer.resume()\n"
         "print('ready', flush=True)\ntrainer.fit()\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
@@ -330,3 +328,15 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path) -> None:
     assert losses(out) == losses(tmp_path / "whole")
     other = adapter(tmp_path / "whole")
     assert all(torch.equal(other[name], tensor) for name, tensor in adapter(out).items())
+
+
+def test_training_on_a_data_set_needs_nothing_that_makes_the_tiny_base(tmp_path) -> None:
+    """As if `mogle/tiny/` were deleted."""
+    root = Path(__file__).resolve().parents[2]
+    code = "import sys; sys.modules['mogle.tiny'] = None; from mogle.cli import main; main()"
+    options = ["--data", root / "data" / "portraits", "--out", tmp_path / "out", "--cache", tmp_path / "cache"]
+    pairs = ["count=2", "size=64", "batch=2", "steps=1", "warm_start=1", "sample_every=1"]
+    command = [sys.executable, "-c", code, "train", *map(str, options), *pairs]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 0 and done.stdout.startswith("1 steps in"), done.stdout + done.stderr[-2000:]
+    assert (tmp_path / "out" / "mogle.safetensors").exists()
