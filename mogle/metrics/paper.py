@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from mogle.errors import MogleError
-from mogle.metrics.cmmd import cmmd, cmmd_estimate
-from mogle.metrics.fid import fid, fid_estimate
+from mogle.metrics.distances import fid, fid_estimate
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
-from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_subsets
 from mogle.metrics.stack import Pictures
 from mogle.metrics.structure import paired_structure, structure_as_reported
 

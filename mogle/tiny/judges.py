@@ -418,7 +418,7 @@ On {held["n"]} portraits never trained on:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
-    from mogle.metrics.sampling import reconstruct
+    from mogle.metrics.rows import reconstruct
     from mogle.tiny.portraits import paint_many
 
     parser = argparse.ArgumentParser(prog="python -m mogle.tiny.judges", description=main.__doc__)

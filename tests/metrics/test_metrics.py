@@ -10,12 +10,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from mogle.errors import MogleError
-from mogle.metrics import features as feature_module
+from mogle.metrics import distances
 from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
-from mogle.metrics.cmmd import cmmd
-from mogle.metrics.features import FeatureMoments
-from mogle.metrics.fid import extrapolated_fid, fid, fid_by_size, frechet_distance
-from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.distances import FeatureMoments, extrapolated_fid, fid, fid_by_size, frechet_distance
+from mogle.metrics.kernels import cmmd, kid, kid_subsets
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.structure import structure_as_reported, structure_distances
 
@@ -44,7 +42,7 @@ def test_kid_matches_cleanfid() -> None:
 def test_kid_matches_a_double_loop_in_any_blocks(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(13, 7)), rng.normal(0.3, 1, size=(9, 7))
-    monkeypatch.setattr(feature_module, "BLOCK", 4)
+    monkeypatch.setattr(distances, "BLOCK", 4)
     assert kid(real, fake).value == pytest.approx(naive_kid(real, fake), rel=1e-10)
     assert kid(real[rng.permutation(13)], fake).value == pytest.approx(kid(real, fake).value, rel=1e-10)
     same = [kid(rng.normal(size=(60, 7)), rng.normal(size=(60, 7))).value for _ in range(100)]
