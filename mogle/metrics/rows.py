@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,13 +38,13 @@ def _without_locals(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> list[
 
 def _without_places(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> list[Image.Image]:
     """The gate averaged over the tokens, on the same weights."""
-    if pipe.mogle is None:
-        return run(pipe, recipes)
-    before, pipe.mogle.gate = pipe.mogle.gate, "scalar"
+    mogle: Any = pipe.mogle
+    by_place = mogle.gate_weights
+    mogle.gate_weights = lambda *inputs: by_place(*inputs).mean(dim=1, keepdim=True)
     try:
         return run(pipe, recipes)
     finally:
-        pipe.mogle.gate = before
+        del mogle.gate_weights  # the class has its own
 
 
 WITHOUT = {None: run, "locals": _without_locals, "places": _without_places}
@@ -225,15 +225,15 @@ def gate_maps(pipe: FaceMoGLEPipeline, samples: Samples, seed: int = 0) -> dict[
     """
     import torch
 
-    mogle = pipe.mogle
-    if mogle is None or mogle.gate in ("none", "scalar") or mogle.experts != "all":
-        return {}
+    mogle: Any = pipe.mogle
     maps, (height, width), unit = [], samples.size, 2 * pipe.vae_scale_factor
     for name, mask in zip(samples.ids, samples.masks, strict=True):
         tokens = pipe.encode_conditions([mask], height, width)
         noise = torch.randn(1, *tokens.shape[2:], generator=torch.Generator().manual_seed(seed_of(name, seed)))
         with torch.inference_mode():
             weights = mogle.gate_weights(tokens, noise.to(tokens), torch.ones(1, device=tokens.device))
+        if weights.shape[1:] != (tokens.shape[2], tokens.shape[1]):
+            return {}
         maps.append(weights[0].float().T.reshape(-1, height // unit, width // unit).cpu().numpy())
     shown = np.stack(maps, axis=1)[..., None].repeat(3, axis=-1)  # (20, N, h, w, 3)
     return dict(zip(("global", *LABELS), (255 * shown / shown.max()).round().astype(np.uint8), strict=True))
