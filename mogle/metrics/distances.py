@@ -11,6 +11,7 @@ half are scored: scores of several folds together would come out below 0.5 where
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,43 +41,21 @@ def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[i : i + BLOCK].astype(np.float64) for i in range(0, len(rows), BLOCK))
 
 
-class FeatureMoments:
-    """Mean and covariance of features that come in batches; memory does not grow with their number."""
+class Moments(NamedTuple):
+    """Mean (d,) and covariance (d, d), divided by n - 1, of a set of features."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: np.ndarray | float = 0.0
-        self._outer: np.ndarray | float = 0.0
-        self._origin: np.ndarray | None = None
-
-    def add(self, features: np.ndarray) -> FeatureMoments:
-        """Takes (n, d) more; sums are kept around the first batch's mean, so that no digits are lost."""
-        for rows in blocks(features):
-            if self._origin is None:
-                self._origin = rows.mean(axis=0)
-            centred = rows - self._origin
-            self.count += len(rows)
-            self._sum = self._sum + centred.sum(axis=0)
-            self._outer = self._outer + centred.T @ centred
-        return self
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(d,)."""
-        if self._origin is None:
-            raise MogleError("found no features, expected at least one picture")
-        return self._origin + self._sum / self.count
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """(d, d), divided by n - 1."""
-        if self.count < 2:
-            raise MogleError(f"found {self.count} pictures; a covariance needs at least two")
-        mean = np.asarray(self._sum) / self.count
-        return (self._outer - self.count * np.outer(mean, mean)) / (self.count - 1)
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
-def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
+def moments(features: np.ndarray) -> Moments:
+    """Features (n, d), at least two -> their moments in float64, summed around the mean so that no digits are lost."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    outer = sum((rows - mean).T @ (rows - mean) for rows in blocks(features))
+    return Moments(mean, outer / (len(features) - 1))
+
+
+def frechet_distance(first: Moments, second: Moments) -> float:
     """The distance between two sets by their moments alone."""
     # tr (S_1 S_2)^(1/2) is the sum of the roots of the eigenvalues of S_1^(1/2) S_2 S_1^(1/2), which is symmetric.
     values, vectors = np.linalg.eigh(first.covariance)
@@ -90,7 +69,7 @@ def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
 def fid(real: np.ndarray, fake: np.ndarray) -> float:
     """Features (n, d) and (m, d) -> FID."""
     check_features(real, fake, "FID")
-    return frechet_distance(FeatureMoments().add(real), FeatureMoments().add(fake))
+    return frechet_distance(moments(real), moments(fake))
 
 
 def fid_by_size(real: np.ndarray, fake: np.ndarray, *, points: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -126,15 +105,15 @@ def fid_estimate(real: np.ndarray, fake: np.ndarray, *, groups: int = 20, seed: 
     if min(len(real), len(fake)) < groups:
         raise MogleError(f"{len(real)} real and {len(fake)} generated pictures; expected at least {groups} of each")
     rng = np.random.default_rng(seed)
-    whole = FeatureMoments().add(real), FeatureMoments().add(fake)
+    whole = moments(real), moments(fake)
     value = plain = frechet_distance(*whole)
     variance = 0.0
     for side, rows in enumerate((real, fake)):
         group = rng.permutation(len(rows)) % groups
         left_out = np.empty(groups)
         for g in range(groups):
-            moments = FeatureMoments().add(rows[group != g])
-            left_out[g] = frechet_distance(*((moments, whole[1]) if side == 0 else (whole[0], moments)))
+            rest = moments(rows[group != g])
+            left_out[g] = frechet_distance(*((rest, whole[1]) if side == 0 else (whole[0], rest)))
         value -= (groups - 1) * (left_out.mean() - plain)
         variance += (groups - 1) / groups * np.square(left_out - left_out.mean()).sum()
     half = float(student.ppf(0.975, groups - 1) * np.sqrt(variance))

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from mogle.errors import MogleError
 from mogle.labels import LABELS
 from mogle.metrics.attributes import encode_attributes, score_attributes
-from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
+from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.tiny.muon import Muon
+from mogle.tiny.save import save_judges
 from mogle.training.loop import Progress
 
 Network = TypeVar("Network", bound=nn.Module)
