@@ -12,7 +12,7 @@ from mogle.labels import LABELS
 from mogle.metrics.measure import DETECTABLE, Instruments, Measured, against, measure, save_measured
 from mogle.metrics.report import render, write_galleries, write_report
 from mogle.metrics.rows import ROWS, SEED_SAMPLES, SEEDS, Made, Row, make
-from mogle.metrics.samples import JPEG_SHOWS, SampleSet, pictures_of
+from mogle.metrics.samples import SampleSet, pictures_of
 from mogle.sampling import Settings
 from mogle.words import ATTRIBUTES
 
@@ -96,7 +96,6 @@ def _facts(test: SampleSet, tools: Instruments, settings: Settings | None) -> di
     facts = {
         "samples": test.samples, "count": len(test.samples), "others": len(test.reference), "settings": settings,
         "tools": tools, "origin": origin, "seeds": SEEDS, "seed_samples": SEED_SAMPLES, "enough": DETECTABLE,
-        "jpeg_shows": JPEG_SHOWS,
     }  # fmt: skip
     return {
         "title": "Text and mask to face",

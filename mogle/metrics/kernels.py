@@ -89,39 +89,6 @@ def kernel_tables(real: np.ndarray, fake: np.ndarray, kernel: Kernel) -> tuple[K
     return _sums(real, real, kernel, True), _sums(fake, fake, kernel, True), _sums(real, fake, kernel)
 
 
-def paired_difference(real: np.ndarray, first: np.ndarray, second: np.ndarray, kernel: Kernel) -> Estimate:
-    """discrepancy(real, second) less discrepancy(real, first), where row i of both belongs to one sample.
-
-    What a sample's mask, sentence and noise do to both drops out of the difference, and so does the table of the real
-    ones with each other. The interval is a jackknife's, over samples and over real ones: a little too wide where both
-    sets are alike, as pairs of pictures count twice in it.
-
-    Args:
-        real, first, second: features (m, d), (n, d), (n, d); m and n at least 3.
-    """
-    n, m = len(first), len(real)
-    gained = (_sums(second, second, kernel, True), _sums(real, second, kernel))
-    lost = (_sums(first, first, kernel, True), _sums(real, first, kernel))
-
-    def whole(own: KernelTable, between: KernelTable) -> float:
-        return own.mean - 2 * between.mean
-
-    def without_samples(own: KernelTable, between: KernelTable) -> np.ndarray:
-        left = (own.rows.sum() - 2 * own.rows) / ((n - 1) * (n - 2))
-        return left - 2 * (between.rows.sum() - between.columns) / (m * (n - 1))
-
-    def without_real(_: KernelTable, between: KernelTable) -> np.ndarray:
-        return -2 * (between.rows.sum() - between.rows) / ((m - 1) * n)
-
-    value = whole(*gained) - whole(*lost)
-    variance = sum(
-        float(np.var(part(*gained) - part(*lost))) * (count - 1)
-        for part, count in ((without_samples, n), (without_real, m))
-    )
-    half = Z * float(np.sqrt(variance))
-    return Estimate(value, value - half, value + half)
-
-
 def discrepancy(real: np.ndarray, fake: np.ndarray, kernel: Kernel) -> Estimate:
     """Features (n, d) and (m, d) -> the unbiased squared discrepancy with its 95 % interval.
 
@@ -173,6 +140,10 @@ def kid(real: np.ndarray, fake: np.ndarray) -> Estimate:
 def kid_difference(real: np.ndarray, first: np.ndarray, second: np.ndarray) -> Estimate:
     """KID of second less KID of first, both against real (m,d); row i of first and second (n,d) is of one sample.
 
+    What a sample's mask, sentence and noise do to both drops out of the difference, and so does the table of the real
+    ones with each other. The interval is a jackknife's, over samples and over real ones: a little too wide where both
+    sets are alike, as pairs of pictures count twice in it.
+
     Raises:
         MogleError: fewer than three rows, other widths or numbers of rows, or NaN.
     """
@@ -183,7 +154,27 @@ def kid_difference(real: np.ndarray, first: np.ndarray, second: np.ndarray) -> E
             f"KID: found {len(first)} and {len(second)} pictures and {len(real)} real ones, expected pairs, and at "
             "least three of each"
         )
-    return paired_difference(real, first, second, _cubic)
+    n, m = len(first), len(real)
+    gained = (_sums(second, second, _cubic, True), _sums(real, second, _cubic))
+    lost = (_sums(first, first, _cubic, True), _sums(real, first, _cubic))
+
+    def whole(own: KernelTable, between: KernelTable) -> float:
+        return own.mean - 2 * between.mean
+
+    def without_samples(own: KernelTable, between: KernelTable) -> np.ndarray:
+        left = (own.rows.sum() - 2 * own.rows) / ((n - 1) * (n - 2))
+        return left - 2 * (between.rows.sum() - between.columns) / (m * (n - 1))
+
+    def without_real(_: KernelTable, between: KernelTable) -> np.ndarray:
+        return -2 * (between.rows.sum() - between.rows) / ((m - 1) * n)
+
+    value = whole(*gained) - whole(*lost)
+    variance = sum(
+        float(np.var(part(*gained) - part(*lost))) * (count - 1)
+        for part, count in ((without_samples, n), (without_real, m))
+    )
+    half = Z * float(np.sqrt(variance))
+    return Estimate(value, value - half, value + half)
 
 
 def kid_subsets(

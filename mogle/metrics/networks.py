@@ -202,3 +202,8 @@ class Reward:
 
         pairs = zip(images, sentences, strict=True)
         return np.array([self.model.score(sentence, Image.fromarray(image)) for image, sentence in pairs])
+
+
+BUILDERS = {
+    "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
+}  # fmt: skip

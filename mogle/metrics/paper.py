@@ -40,19 +40,12 @@ class PaperNetworks:
     """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
 
     def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward
+        from mogle.metrics.networks import BUILDERS
 
-        chosen = builders or {
-            "inception": Inception,
-            "clip-cmmd": ClipPictures,
-            "dino": DinoKeys,
-            "clip-text": ClipText,
-            "reward": Reward,
-        }
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
         self._seen: dict[tuple[str, int], tuple[Pictures, np.ndarray]] = {}
-        for name, build in chosen.items():
+        for name, build in (builders or BUILDERS).items():
             try:
                 self.networks[name] = build(device=device)
             except MogleError as error:
@@ -81,10 +74,9 @@ class PaperNetworks:
         if inception := self.networks.get("inception"):
             real, fake = self._reference("inception", reference), inception.features(made)
             size = min(1000, len(real), len(fake))
-            enough = min(len(real), len(fake)) >= 20
             # the interval is that of endless sets, so the biased number itself may lie above it
-            low, high = fid_estimate(real, fake)[1:] if enough else (np.nan, np.nan)
-            found["FID"] = _cell(Estimate(fid(real, fake), low, high))
+            interval = fid_estimate(real, fake)[1:] if min(len(real), len(fake)) >= 20 else (np.nan, np.nan)
+            found["FID"] = _cell(Estimate(fid(real, fake), *interval))
             scaled = Estimate(*(1000 * part for part in kid(real, fake)))
             found["KID x 1000"] = _cell(scaled, subsets=1000 * float(kid_subsets(real, fake, size=size).mean()))
         if clip := self.networks.get("clip-cmmd"):
@@ -121,8 +113,5 @@ def paper_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     ]
     if not ours:
         return [], []
-    theirs = [
-        [f"published: {name}", "", *("–" if v is None else f"{v:g}" for v in numbers)]
-        for name, numbers in PUBLISHED.items()
-    ]
-    return ["", "n", *COLUMNS], [*ours, *theirs]
+    theirs = {name: ["–" if v is None else f"{v:g}" for v in numbers] for name, numbers in PUBLISHED.items()}
+    return ["", "n", *COLUMNS], [*ours, *([f"published: {name}", "", *numbers] for name, numbers in theirs.items())]

@@ -56,31 +56,30 @@ DIFFERENCES = (
 )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
-    return NONE if value is None else f"{value:.{digits}f}"
+def cell(
+    value: float | None, ends: Sequence[float] | None = None, digits: int = 3, factor: float = 1, sign: str = ""
+) -> str:
+    """A number for a table with its interval, 0.886 [0.871, 0.899]; a dash where there is none."""
+    if value is None:
+        return NONE
+    shown, *interval = (f"{factor * part:{sign}.{digits}f}" for part in (value, *(ends or ())))
+    return f"{shown} [{', '.join(interval)}]" if interval else shown
 
 
 def measured(row: Mapping[str, Any], key: str, digits: int = 3, factor: float = 1) -> str:
-    """A number of a row with its interval: 0.886 [0.871, 0.899]."""
-    value, ends = row.get(key, row["mask"].get(key)), row["intervals"].get(key)
-    if value is None:
-        return NONE
-    shown = number(factor * value, digits)
-    return shown if ends is None else f"{shown} [{', '.join(number(factor * end, digits) for end in ends)}]"
+    """A number of a row with its interval."""
+    return cell(row.get(key, row["mask"].get(key)), row["intervals"].get(key), digits, factor)
 
 
 def differences(found: Sequence[Mapping[str, Any]]) -> Table:
     """Titles of what is in any of these differences, and the cells of each: -0.044 [-0.052, -0.036]."""
     numbers = [entry for entry in DIFFERENCES if any(entry[1] in one for one in found)]
-    lines = []
-    for one in found:
-        cells = []
-        for _, key, digits, factor in numbers:
-            value, *ends = [f"{factor * part:+.{digits}f}" for part in one.get(key, ()) if part is not None] or [NONE]
-            cells.append(f"{value} [{', '.join(ends)}]" if ends else value)
-        lines.append(cells)
-    return [title for title, *_ in numbers], lines
+
+    def shown(one: Mapping[str, Any], key: str, digits: int, factor: float) -> str:
+        value, *ends = one.get(key, (None,))
+        return cell(value, None if None in ends else ends, digits, factor, "+")
+
+    return [title for title, *_ in numbers], [[shown(one, *entry[1:]) for entry in numbers] for one in found]
 
 
 def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -110,7 +109,7 @@ def size_table(results: Mapping[str, Any]) -> Table:
     for row in shown:
         found = np.array(row["fid_by_size"])
         distances = [*found[:, 1], extrapolated_fid(found[:, 0], found[:, 1])]
-        lines.append([row["title"], *(number(distance, 1) for distance in distances)])
+        lines.append([row["title"], *(cell(distance, digits=1) for distance in distances)])
     return ["FID by number of pictures", *sizes, "extrapolated"], lines
 
 
@@ -128,10 +127,10 @@ def difference_table(results: Mapping[str, Any]) -> Table:
 def attribute_table(results: Mapping[str, Any]) -> Table:
     """Balanced accuracy of each attribute, with the number of pictures judged."""
 
-    def shown(cell: Mapping[str, Any] | None) -> str:
-        if cell is None:
+    def shown(found: Mapping[str, Any] | None) -> str:
+        if found is None:
             return NONE
-        return f"{number(cell['balanced'])} [{number(cell['low'])}, {number(cell['high'])}] ({cell['n']})"
+        return f"{cell(found['balanced'], (found['low'], found['high']))} ({found['n']})"
 
     rows = results["rows"].values()
     names = [name for name in results["attributes"] if any(name in row["attributes"] for row in rows)]
@@ -144,7 +143,7 @@ def attribute_table(results: Mapping[str, Any]) -> Table:
 def class_table(results: Mapping[str, Any]) -> Table:
     """IoU of each class."""
     rows = results["rows"].values()
-    lines = [[label, *(number(row["mask"]["class_iou"][label]) for row in rows)] for label in results["labels"]]
+    lines = [[label, *(cell(row["mask"]["class_iou"][label]) for row in rows)] for label in results["labels"]]
     return ["", *(row["title"] for row in rows)], lines
 
 
