@@ -163,7 +163,7 @@ def compare(
     others: Annotated[list[Path], typer.Argument(help="Those of others, of the same samples.")],
 ) -> None:
     """Hold evaluations against the first of them, picture by picture: differences with their intervals."""
-    from mogle.metrics.compare import compare as table
+    from mogle.metrics.report import compare as table
 
     typer.echo(table(first, *others))
 
@@ -200,7 +200,7 @@ def _judge_masks(
     out: Path,
     settings: Settings,
 ) -> None:
-    from mogle.metrics.cases import judge_masks
+    from mogle.metrics.evaluate import judge_masks
     from mogle.sampling import sized
 
     recipes = {name: sized(settings.recipe(None, label_map, 0), pipe) for name, label_map in labels.items()}

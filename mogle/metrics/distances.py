@@ -1,4 +1,4 @@
-"""Distances between two sets of features: Frechet's, a classifier's, and how much pictures differ from seed to seed.
+"""Distances between features of pictures: of two sets (FID, a classifier), from seed to seed, and of pairs (structure).
 
 A feature is the vector that some network makes of a picture; the metrics here never see the picture itself.
 
@@ -6,11 +6,15 @@ FID takes each set for a Gaussian (Heusel et al. 2017): |mu_1 - mu_2|^2 + tr(S_1
 biased: small sets come out larger, by about a constant over n, which `extrapolated_fid` removes (Chong and Forsyth
 2020). The classifier is Fisher's linear discriminant with a little ridge. Half of the pictures train it, the other
 half are scored: scores of several folds together would come out below 0.5 where both sets are alike.
+
+Structure distance, which the paper calls "mask": does a picture have the layout of its real partner? Each picture's
+keys (tokens of one attention layer) are compared with each other by cosine, token against token; the distance is the
+mean square difference of the two tables (Tumanyan et al. 2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +23,7 @@ from mogle.errors import MogleError
 from mogle.metrics.intervals import Estimate, Z, mean_estimate
 
 BLOCK = 2048  # rows that are in memory in float64 at once
+REPORTED_BATCH = 64
 RIDGE = 1e-2  # of the mean variance of a feature, for the classifier
 
 
@@ -177,3 +182,39 @@ def diversity(features: np.ndarray, real: np.ndarray) -> Estimate:
         raise MogleError(f"real features of shape {real.shape}; expected (m, d) with at least two pictures")
     strangers = float(np.linalg.norm(np.diff(real.astype(np.float64), axis=0), axis=1).mean())
     return Estimate(*(part / strangers for part in mean_estimate(seed_distances(features))))
+
+
+def self_similarity(keys: np.ndarray) -> np.ndarray:
+    """Keys (T, d), the class token included -> cosines (T, T)."""
+    unit = keys / np.linalg.norm(keys, axis=-1, keepdims=True).clip(min=1e-8)
+    return unit @ unit.T
+
+
+def structure_distances(real: Iterable[np.ndarray], fake: Iterable[np.ndarray]) -> np.ndarray:
+    """Keys (T, d) of real pictures and of their generated partners, in the same order -> (n,) distances.
+
+    Only one pair is held at a time.
+
+    Raises:
+        MogleError: no pair, keys of different shapes, or NaN.
+    """
+    distances = []
+    for a, b in zip(real, fake, strict=True):
+        if a.shape != b.shape or a.ndim != 2:
+            raise MogleError(f"keys of shapes {a.shape} and {b.shape}; expected (T, d) twice")
+        own, other = self_similarity(a.astype(np.float64)), self_similarity(b.astype(np.float64))
+        distances.append(np.square(own - other).mean())
+    if not distances:
+        raise MogleError("found no pairs of pictures, expected at least one")
+    if not np.isfinite(distances).all():
+        raise MogleError("keys with NaN or infinity; the pictures or the network that read them are broken")
+    return np.array(distances)
+
+
+def structure_as_reported(distances: np.ndarray, batch: int = REPORTED_BATCH) -> float:
+    """The reference's convention: summed within batches of 64, averaged over batches. Its 2.44 is 0.038 a picture.
+
+    It depends on how many pictures there are and on the batch, so the mean of `structure_distances` is what we report
+    first.
+    """
+    return float(np.mean([distances[i : i + batch].sum() for i in range(0, len(distances), batch)]))

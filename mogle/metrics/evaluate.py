@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mogle.errors import MogleError
-from mogle.labels import LABELS
+from mogle.labels import LABELS, colorize
+from mogle.metrics.masks import confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.measure import DETECTABLE, Instruments, Measured, against, measure, save_measured
-from mogle.metrics.report import render, write_galleries, write_report
+from mogle.metrics.report import gallery, render, write_galleries, write_report
 from mogle.metrics.rows import ROWS, SEED_SAMPLES, SEEDS, Made, Row, make
 from mogle.metrics.samples import SampleSet, pictures_of
-from mogle.sampling import Settings
+from mogle.metrics.stack import stored
+from mogle.sampling import Settings, draw
 from mogle.words import ATTRIBUTES
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from mogle.metrics.judges import FaceParser
     from mogle.pipeline import FaceMoGLEPipeline
 
 
@@ -64,6 +70,35 @@ def judge_pictures(folder: str | Path, tools: Instruments, test: SampleSet, *, o
     row = Row(f"pictures in {Path(folder).name}", detailed=True, column="made")
     made = {"pictures": Made(row, samples, pictures)}
     return _report(made, tools, {"portraits": replace(test, samples=samples)}, Path(out), None)
+
+
+def judge_masks(
+    pipe: FaceMoGLEPipeline, parser: FaceParser, masks: Mapping[str, np.ndarray], prompts: Sequence[str | None],
+    seeds: Sequence[int], *, out: str | Path, settings: Settings | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Every mask with every prompt and seed: does the picture, parsed back, have the mask?
+
+    ``masks`` are label maps by name, at the size of the pictures wanted. Writes the pictures, masks.json and
+    masks.png (mask, picture, parsed) into ``out`` and returns one record for each picture.
+    """
+    settings, out = settings or Settings(), Path(out)
+    cases = [(p, seed) for p in range(len(prompts)) for seed in seeds]
+    columns: dict[str, list[np.ndarray]] = {"mask": [], "made": [], "parsed back": []}
+    records = []
+    for name, mask in masks.items():
+        files = [out / "masks" / f"{name}-{p}-{seed}.png" for p, seed in cases]
+        recipes = [settings.recipe(prompts[p], mask, seed, mask.shape) for p, seed in cases]
+        draw(pipe, files, recipes.__getitem__, settings.origin or {}, batch=settings.batch, title=name)
+        made = stored(files, mask.shape)[:]
+        for (p, seed), picture, labels in zip(cases, made, parser.parse(made), strict=True):
+            matrix = confusion_matrix(mask, labels)
+            scores = {"pixel_accuracy": pixel_accuracy(matrix), "mean_iou": mean_iou(matrix)}
+            records.append({"mask": name, "prompt": prompts[p], "seed": seed, **scores})
+            for title, shown in (("mask", colorize(mask)), ("made", picture), ("parsed back", colorize(labels))):
+                columns[title].append(shown)
+    (out / "masks.json").write_text(json.dumps(records, indent=1) + "\n")
+    gallery(columns).save(out / "masks.png")
+    return records
 
 
 def _report(

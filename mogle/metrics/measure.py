@@ -13,14 +13,21 @@ import numpy as np
 from mogle.errors import MogleError
 from mogle.labels import LABELS
 from mogle.metrics.attributes import encode_attributes, judgeable, mean_balanced, recall_counts, score_attributes
-from mogle.metrics.distances import detection_auc, diversity, fid, fid_by_size, fid_estimate
+from mogle.metrics.distances import (
+    detection_auc,
+    diversity,
+    fid,
+    fid_by_size,
+    fid_estimate,
+    structure_as_reported,
+    structure_distances,
+)
 from mogle.metrics.intervals import Estimate, bootstrap, ends, mean_estimate
 from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_difference
 from mogle.metrics.masks import class_iou, confusion_matrices, mean_iou, pixel_accuracy
 from mogle.metrics.rows import Made, Row
 from mogle.metrics.samples import Samples
 from mogle.metrics.stack import Pictures, chunks
-from mogle.metrics.structure import paired_structure, structure_as_reported
 from mogle.words import ATTRIBUTES, read_caption
 
 if TYPE_CHECKING:
@@ -156,7 +163,7 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
     if embedder is not None:
         scores["text"] = embedder.score(features, row.captions(samples))
     if len(made) > 1:
-        scores["structure"] = paired_structure(parser.keys(samples.images), parser.keys(made))
+        scores["structure"] = structure_distances(parser.keys(samples.images), parser.keys(made))
     found = {**_attribute_means(true, read, reader.values), **_set_distances(reference, features, embedder)}
     found |= {name: mean_estimate(each) for name, each in scores.items()}
     if one.seeds and len(reference) > 1:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from mogle.errors import MogleError
-from mogle.metrics.distances import fid, fid_estimate
+from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, structure_distances
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_subsets
 from mogle.metrics.stack import Pictures
-from mogle.metrics.structure import paired_structure, structure_as_reported
 
 COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
 #: Table 1 and the ablations of the paper, in COLUMNS' order; structure as reported, None where it gives no number.
@@ -83,7 +82,7 @@ class PaperNetworks:
             real, fake = self._reference("clip-cmmd", reference), clip.features(made)
             found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
         if dino := self.networks.get("dino"):
-            each = paired_structure(dino.keys(own), dino.keys(made))
+            each = structure_distances(dino.keys(own), dino.keys(made))
             found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
         if text := self.networks.get("clip-text"):
             found["text"] = _cell(mean_estimate(text.scores(made, sentences)))

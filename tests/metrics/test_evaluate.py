@@ -15,10 +15,9 @@ from PIL import Image
 
 from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
-from mogle.metrics.cases import judge_masks
-from mogle.metrics.compare import compare
-from mogle.metrics.evaluate import evaluate, judge_pictures
+from mogle.metrics.evaluate import evaluate, judge_masks, judge_pictures
 from mogle.metrics.measure import Instruments, against, load_measured, psnr
+from mogle.metrics.report import compare
 from mogle.metrics.rows import ROWS, ablation, reconstruct
 from mogle.metrics.samples import Samples, SampleSet, derangement
 from mogle.metrics.stack import Stack, taken

@@ -12,10 +12,17 @@ from safetensors.numpy import load_file
 from mogle.errors import MogleError
 from mogle.metrics import distances
 from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
-from mogle.metrics.distances import extrapolated_fid, fid, fid_by_size, frechet_distance, moments
+from mogle.metrics.distances import (
+    extrapolated_fid,
+    fid,
+    fid_by_size,
+    frechet_distance,
+    moments,
+    structure_as_reported,
+    structure_distances,
+)
 from mogle.metrics.kernels import cmmd, kid, kid_subsets
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
-from mogle.metrics.structure import structure_as_reported, structure_distances
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
