@@ -48,7 +48,7 @@ def evaluate(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 28,
     guidance: Annotated[float, typer.Option(min=0, help="How strongly the prompt acts.")] = 3.5,
     strength: Annotated[float, typer.Option(min=0, help="How strongly the mask acts.")] = 1.0,
-    mask_guidance: Annotated[float, typer.Option(min=0, help="Guidance by the mask; 1 is none.")] = 1.0,
+    mask_guidance: Annotated[float, typer.Option(min=0, help="Guidance by the mask at each step; 1: none.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures made at once.")] = 16,
     base: Annotated[str | None, typer.Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
     adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one).")] = None,

@@ -37,7 +37,7 @@ def generate(
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt acts (3.5).")] = None,
     strength: Annotated[float | None, typer.Option(help="How strongly the mask acts (1.0); 0 is not at all.")] = None,
-    mask_guidance: Annotated[float | None, typer.Option(help="Guidance by the mask (1.0, which is none).")] = None,
+    mask_guidance: Annotated[float | None, typer.Option(help="Guidance by the mask at each step (1.0: none).")] = None,
     like: Annotated[Path | None, typer.Option(help="Make this generated PNG again, from what it carries.")] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Draw every sample of this data set, as ID.png; goes on where it stopped.")
@@ -80,7 +80,8 @@ def generate(
         check_recipe(recipe)
     base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
     if adapter_found is None and needs_mask:
-        raise MogleError("--adapter none: a mask acts through the adapter alone; expected prompts alone beside it")
+        beside = "prompts alone" if dataset is None else "--only prompt"
+        raise MogleError(f"--adapter none: a mask acts through the adapter alone; expected {beside} beside it")
     check_writable(output_dir)
 
     if dataset is not None:

@@ -12,18 +12,9 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.labels import LABELS
+from mogle.metrics import distances, kernels
 from mogle.metrics.attributes import encode_attributes, judgeable, mean_balanced, recall_counts, score_attributes
-from mogle.metrics.distances import (
-    detection_auc,
-    diversity,
-    fid,
-    fid_by_size,
-    fid_estimate,
-    structure_as_reported,
-    structure_distances,
-)
 from mogle.metrics.intervals import Estimate, bootstrap, ends, mean_estimate
-from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_difference
 from mogle.metrics.masks import class_iou, confusion_matrices, mean_iou, pixel_accuracy
 from mogle.metrics.rows import Made, Row
 from mogle.metrics.samples import Samples
@@ -78,12 +69,10 @@ class Measured:
 def save_measured(folder: Path, name: str, measured: Measured) -> None:
     """Writes NAME.npz."""
     folder.mkdir(parents=True, exist_ok=True)
-    matrices, features = measured.matrices.astype(np.int32), measured.features.astype(np.float32)
-    scores = {_SCORE + score: values for score, values in measured.scores.items()}
-    file = folder / f"{name}.npz"
-    np.savez_compressed(
-        file, allow_pickle=False, ids=np.array(measured.ids), matrices=matrices, features=features, **scores
-    )
+    arrays: dict[str, Any] = {"ids": np.array(measured.ids), "matrices": measured.matrices.astype(np.int32)}
+    arrays["features"] = measured.features.astype(np.float32)
+    arrays |= {_SCORE + score: values for score, values in measured.scores.items()}
+    np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
 
 def load_measured(folder: str | Path, name: str) -> Measured:
@@ -139,12 +128,13 @@ def _set_distances(real: np.ndarray, made: np.ndarray, embedder: TextEmbedder | 
     """Distances between the features of two sets; what needs more pictures than there are is left out."""
     found = {}
     if min(len(made), len(real)) > 1:
-        found["kid"] = kid(real, made)
+        found["kid"] = kernels.kid(real, made)
         if embedder is not None:
             seen = embedder.pictures(real), embedder.pictures(made)
-            found["cmmd"] = Estimate(cmmd(*seen), *cmmd_estimate(*seen)[1:])
+            found["cmmd"] = Estimate(kernels.cmmd(*seen), *kernels.cmmd_estimate(*seen)[1:])
     if min(len(made), len(real)) >= DETECTABLE:
-        found["detection"], found["fid_endless"] = detection_auc(real, made), fid_estimate(real, made)
+        found["detection"] = distances.detection_auc(real, made)
+        found["fid_endless"] = distances.fid_estimate(real, made)
     return found
 
 
@@ -163,13 +153,12 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
     if embedder is not None:
         scores["text"] = embedder.score(features, row.captions(samples))
     if len(made) > 1:
-        scores["structure"] = structure_distances(parser.keys(samples.images), parser.keys(made))
+        scores["structure"] = distances.structure_distances(parser.keys(samples.images), parser.keys(made))
     found = {**_attribute_means(true, read, reader.values), **_set_distances(reference, features, embedder)}
     found |= {name: mean_estimate(each) for name, each in scores.items()}
     if one.seeds and len(reference) > 1:
-        found["diversity"] = diversity(
-            np.stack([tools.features(pictures) for pictures in one.seeds], axis=1), reference
-        )
+        features_by_seed = np.stack([tools.features(pictures) for pictures in one.seeds], axis=1)
+        found["diversity"] = distances.diversity(features_by_seed, reference)
     in_mask = {"pixel_accuracy": bootstrap(matrices, pixel_accuracy), "mean_iou": bootstrap(matrices, mean_iou)}
     iou = {name: None if np.isnan(v) else float(v) for name, v in zip(LABELS, class_iou(matrix), strict=True)}
     numbers: dict[str, Any] = {
@@ -181,11 +170,11 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
         "intervals": {name: ends(estimate) for name, estimate in {**in_mask, **found}.items()},
     }
     if "structure" in scores:
-        numbers["structure_as_reported"] = structure_as_reported(scores["structure"])
+        numbers["structure_as_reported"] = distances.structure_as_reported(scores["structure"])
     if min(len(made), len(reference)) >= DETECTABLE:
-        numbers["fid"] = fid(reference, features)
-        sizes, distances = fid_by_size(reference, features)
-        numbers["fid_by_size"] = [[int(size), float(d)] for size, d in zip(sizes, distances, strict=True)]
+        numbers["fid"] = distances.fid(reference, features)
+        by_size = distances.fid_by_size(reference, features)
+        numbers["fid_by_size"] = [[int(size), float(distance)] for size, distance in zip(*by_size, strict=True)]
     if row.psnr:
         numbers["psnr"] = psnr(samples.images, made)
     return numbers, Measured(samples.ids, matrices, features, scores)
@@ -208,14 +197,11 @@ def against(first: Measured, second: Measured, real: np.ndarray | None = None) -
     if not len(left):
         raise MogleError("no sample in common; expected two rows of one test set")
     pairs = np.stack([first.matrices[left], second.matrices[right]], axis=1)
-    pixels = np.array([pixel_accuracy(b) - pixel_accuracy(a) for a, b in pairs])
-    found = {
-        "pixel_accuracy": mean_estimate(pixels),
-        "mean_iou": bootstrap(pairs, lambda sums: mean_iou(sums[1]) - mean_iou(sums[0])),
-    }
+    found = {"mean_iou": bootstrap(pairs, lambda sums: mean_iou(sums[1]) - mean_iou(sums[0]))}
+    found["pixel_accuracy"] = mean_estimate(np.array([pixel_accuracy(b) - pixel_accuracy(a) for a, b in pairs]))
     for score in sorted(first.scores.keys() & second.scores.keys()):
         found[score] = mean_estimate(second.scores[score][right] - first.scores[score][left])
     if real is not None and min(len(left), len(real)) > 2:
-        found["kid"] = kid_difference(real, first.features[left], second.features[right])
+        found["kid"] = kernels.kid_difference(real, first.features[left], second.features[right])
     plain = {name: [None if np.isnan(n) else float(n) for n in estimate] for name, estimate in found.items()}
     return {"n": len(left), **plain}
