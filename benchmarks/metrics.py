@@ -12,13 +12,11 @@ import time
 import numpy as np
 
 from mogle.checkpoints import JUDGES, shipped
-from mogle.metrics.cmmd import cmmd
-from mogle.metrics.evaluate import ROWS, measure
-from mogle.metrics.fid import fid, fid_by_size, fid_estimate
-from mogle.metrics.judges import load_judges
-from mogle.metrics.kid import kid
+from mogle.metrics.distances import fid
+from mogle.metrics.kernels import cmmd, kid
+from mogle.metrics.measure import Instruments, measure
+from mogle.metrics.rows import ROWS, Made
 from mogle.metrics.samples import painted_samples
-from mogle.metrics.text import load_text_embedder
 
 
 def peak() -> float:
@@ -31,18 +29,14 @@ def portraits(count: int) -> None:
     """Every number of one row of `mogle evaluate`, FID besides, on `count` portraits against as many others."""
     samples = painted_samples(count, 128)
     others = painted_samples(count, 128, first=27_000 + count)
-    judges, embedder = load_judges(shipped(JUDGES)), load_text_embedder(shipped(JUDGES))
+    tools = Instruments.load(shipped(JUDGES))
     start = time.perf_counter()
-    reference = judges.reader.read(others.images)[1]
-    numbers, measured = measure(ROWS["text+mask"], samples.images, samples, judges, reference, embedder=embedder)
-    distances = fid(reference, measured.features), cmmd(reference, measured.features)
-    fid_estimate(reference, measured.features)
-    fid_by_size(reference, measured.features)
+    reference = tools.features(others.images)
+    numbers, _ = measure(Made(ROWS["text+mask"], samples, samples.images), tools, reference)
     seconds = time.perf_counter() - start
     print(f"{count} portraits through all metrics, painting apart: {seconds:.0f} s, {peak():.1f} GB")
-    print(
-        f"  KID x 1000 {1000 * numbers['kid']:.2f}, FID {distances[0]:.2f}, CMMD {distances[1]:.3f}: real against real"
-    )
+    found = f"KID x 1000 {1000 * numbers['kid']:.2f}, FID {numbers['fid']:.2f}, CMMD {numbers['cmmd']:.3f}"
+    print(f"  {found}: real against real")
 
 
 def rows(count: int, width: int = 192) -> None:

@@ -92,9 +92,7 @@ def main() -> None:
                         found.setdefault(name, {}).setdefault(kind, []).extend(times)
         finally:
             subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
-    print(
-        "| recipe | step alone, s | with a stream, s | samples/s on half of each |\n| --- | ---: | ---: | ---: |"
-    )
+    print("| recipe | step alone, s | with a stream, s | samples/s on half of each |\n| --- | ---: | ---: | ---: |")
     rates = []
     for name, kinds in found.items():
         alone, stream = (statistics.median(kinds[kind]) for kind in ("alone", "stream"))

@@ -40,15 +40,16 @@ class Recipe:
     strength: float
     height: int
     width: int
+    mask_guidance: float = 1.0
 
-    def same_as(self, other: Recipe) -> bool:
-        """Whether both give the same picture on the same weights and machine."""
-        if self.mask is None or other.mask is None:
-            masks = self.mask is other.mask
-        else:
-            masks = np.array_equal(self.mask, other.mask)
-        names = [field.name for field in fields(self) if field.name != "mask"]
-        return masks and all(getattr(self, name) == getattr(other, name) for name in names)
+    def differences(self, other: Recipe) -> list[str]:
+        """Names of the fields in which two recipes differ; none: the same picture on the same weights and machine."""
+        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return [
+            name
+            for name, mine, theirs in pairs
+            if not (np.array_equal(mine, theirs) if mine is not None is not theirs else mine is theirs)
+        ]
 
 
 def mask_hash(label_map: np.ndarray) -> str:
@@ -90,6 +91,7 @@ def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[
         "steps": str(recipe.steps),
         "guidance": repr(recipe.guidance),
         "strength": repr(recipe.strength),
+        "mask_guidance": repr(recipe.mask_guidance),
         "size": f"{recipe.width}x{recipe.height}",
         **origin,
     }
@@ -139,6 +141,7 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
             strength=float(texts.pop("strength")),
             height=height,
             width=width,
+            mask_guidance=float(texts.pop("mask_guidance", 1.0)),
         )
     except (KeyError, ValueError, OSError) as error:
         raise MogleError(f"{path}: the recipe in the file is damaged ({error})") from error

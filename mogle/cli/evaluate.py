@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,10 @@ from mogle.errors import MogleError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mogle.metrics.evaluate import Row, SampleSet
-    from mogle.metrics.judges import Judges
-    from mogle.metrics.sampling import Settings
+    from mogle.metrics.judges import FaceParser
+    from mogle.metrics.rows import Row
     from mogle.pipeline import FaceMoGLEPipeline
+    from mogle.sampling import Settings
 
 EXAMPLE = (
     "Examples: mogle evaluate --n 50 --rows real,reconstruction,text+mask --out runs/eval; "
@@ -24,7 +24,6 @@ EXAMPLE = (
 )
 #: Ablations that are also sampled as the reference's inference does it by mistake, with all local masks black.
 EMPTIED = ("only-local", "scalar-gate")
-OTHERS = 200  # at least so many other real portraits for KID, where there are
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +48,7 @@ def evaluate(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 28,
     guidance: Annotated[float, typer.Option(min=0, help="How strongly the prompt acts.")] = 3.5,
     strength: Annotated[float, typer.Option(min=0, help="How strongly the mask acts.")] = 1.0,
+    mask_guidance: Annotated[float, typer.Option(min=0, help="Guidance by the mask at each step; 1: none.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures made at once.")] = 16,
     base: Annotated[str | None, typer.Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
     adapter: Annotated[str | None, typer.Option(help="LoRA + MoGLE folder (the shipped one).")] = None,
@@ -69,25 +69,17 @@ def evaluate(
     female and balanced (masks and captions of shifted sets), ablation-NAME for each in checkpoints/ablations, and
     ablation-NAME-emptied for some of them.
     """
-    from accelerate import PartialState
-
-    from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, pick_device, shipped
-    from mogle.cli.generate import check_writable
-    from mogle.metrics.evaluate import ROWS, judge_pictures
+    from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
     from mogle.metrics.evaluate import evaluate as run
-    from mogle.metrics.judges import load_judges
+    from mogle.metrics.evaluate import judge_pictures
+    from mogle.metrics.measure import Instruments
     from mogle.metrics.paper import PaperNetworks
-    from mogle.metrics.sampling import Settings
-    from mogle.metrics.text import load_text_embedder
+    from mogle.metrics.rows import ROWS
+    from mogle.metrics.samples import sample_set
+    from mogle.sampling import Settings, check_writable, processes
 
-    painted = [name for name in ROWS if data is None or ROWS[name].style == "portraits"]
-    ablations = _ablations() if adapter is None and data is None else {}
-    painted += ablations
-    chosen = painted if rows is None else [name.strip() for name in rows.split(",") if name.strip()]
-    if unknown := [name for name in chosen if name not in {**ROWS, **ablations}]:
-        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join({**ROWS, **ablations})}")
-    if shifted := [name for name in chosen if name not in painted]:
-        raise MogleError(f"--rows {', '.join(shifted)}: these are painted sets; expected no --data beside them")
+    known = {**ROWS, **(_ablations() if not (adapter or data or pictures or masks) else {})}
+    chosen = _chosen_rows(rows, known, painted=data is None)
     if pictures and (masks or rows):
         raise MogleError("--pictures measures what is there; expected neither --masks nor --rows beside it")
     if networks not in ("tiny", "paper"):
@@ -100,67 +92,64 @@ def evaluate(
         raise MogleError("--prompt goes with --masks; test samples bring their own captions")
     if n < 2:
         raise MogleError(f"--n {n}: expected at least 2")
-    labels = _read_masks(masks or [])
-    numbers = _numbers(seeds)
+    labels, numbers = _read_masks(masks or []), _numbers(seeds)
     base_found, adapter_found = base_folder(base), adapter_folder(adapter)
-    judges_found = judges or shipped(JUDGES)
+    tools = Instruments.load(judges or shipped(JUDGES))
     check_writable(out)
 
-    found_judges = load_judges(judges_found)
-    judged = json.loads((judges_found / "config.json").read_text())
-    embedder = load_text_embedder(judges_found)
     if pictures:
-        test = _samples(data, n, judged["size"], split)
-        judge_pictures(pictures, found_judges, test, out=out, judged=judged, embedder=embedder)
+        judge_pictures(pictures, tools, sample_set(data, n, tools.record["size"], split), out=out)
         _say(out)
         return
-    state = PartialState(cpu=pick_device(device) == "cpu")
-    own = device if device is not None and ":" in device else str(state.device)  # each process has a GPU of its own
+    state, own = processes(device)
     pipe = load_pipeline(base_found, adapter_found, own)
-    settings = Settings(steps, guidance, strength, batch, origin_of(pipe, base_found, adapter_found))
-    side = pipe.default_sample_size * pipe.vae_scale_factor
+    origin = origin_of(pipe, base_found, adapter_found)
+    settings = Settings(steps, guidance, strength, batch, origin, mask_guidance)
     if labels:
-        _judge_masks(pipe, found_judges, labels, list(prompt or [None]), numbers, side, out, settings)  # type: ignore[list-item]
+        _judge_masks(pipe, tools.judges.parser, labels, prompt, numbers, out, settings)
         return
-    sets = {"portraits": _samples(data, n, side, split)}
-    for style in {ROWS[name].style for name in chosen if name in ROWS} - {"portraits"}:
-        sets[style] = _samples(None, min(n, few), side, split, style)
-    wanted = networks == "paper" and state.is_main_process  # which alone measures
-    paper = PaperNetworks(str(pipe._execution_device)) if wanted else None
-    run(
-        pipe,
-        found_judges,
-        sets,
-        out=out,
-        paper=paper,
-        ablations=ablations,
-        rows=chosen,
-        few=few,
-        settings=settings,
-        judged=judged,
-        embedder=embedder,
-        state=state if state.num_processes > 1 else None,
-    )
+    side = pipe.default_sample_size * pipe.vae_scale_factor
+    sets = {"portraits": sample_set(data, n, side, split)}
+    for style in {row.style for row in chosen.values()} - sets.keys():
+        sets[style] = sample_set(None, min(n, few), side, split, style)
+    if networks == "paper" and state.is_main_process:  # which alone measures
+        tools = replace(tools, paper=PaperNetworks(str(pipe._execution_device)))
+    share = state if state.num_processes > 1 else None
+    run(pipe, tools, sets, out=out, rows=chosen, few=few, settings=settings, state=share)
     if state.is_main_process:
         _say(out)
     state.wait_for_everyone()
 
 
+def _chosen_rows(rows: str | None, known: dict[str, Row], painted: bool) -> dict[str, Row]:
+    """The rows asked for, or all that can be had: shifted sets are painted, so they do not go with --data."""
+    shifted = [] if painted else [name for name, row in known.items() if row.style != "portraits"]
+    if rows is None:
+        return {name: row for name, row in known.items() if name not in shifted}
+    chosen = [name.strip() for name in rows.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(known)}")
+    if absent := [name for name in chosen if name in shifted]:
+        raise MogleError(f"--rows {', '.join(absent)}: these are painted sets; expected no --data beside them")
+    return {name: known[name] for name in chosen}
+
+
 def _ablations() -> dict[str, Row]:
     """A row for each adapter in checkpoints/ablations, and a second one for some of them."""
     from mogle.checkpoints import shipped
-    from mogle.metrics.evaluate import Row
+    from mogle.metrics.rows import ablation
     from mogle.tiny.ablations import TITLES
 
     try:
         folders = {path.name: path for path in sorted(shipped("ablations").iterdir()) if path.is_dir()}
     except MogleError:  # none are shipped
         return {}
-    rows = {f"ablation-{name}": Row(TITLES[name], adapter=folders[name]) for name in TITLES if name in folders}
+    rows = {f"ablation-{name}": ablation(TITLES[name], folders[name]) for name in TITLES if name in folders}
     for name in EMPTIED:
         if name in folders:
             title = f"{TITLES[name]}, local masks emptied"
-            rows[f"ablation-{name}-emptied"] = Row(title, adapter=folders[name], without="locals")
+            rows[f"ablation-{name}-emptied"] = ablation(title, folders[name], without="locals")
     return rows
 
 
@@ -174,7 +163,7 @@ def compare(
     others: Annotated[list[Path], typer.Argument(help="Those of others, of the same samples.")],
 ) -> None:
     """Hold evaluations against the first of them, picture by picture: differences with their intervals."""
-    from mogle.metrics.compare import compare as table
+    from mogle.metrics.report import compare as table
 
     typer.echo(table(first, *others))
 
@@ -202,37 +191,21 @@ def _read_masks(paths: list[Path]) -> dict[str, np.ndarray]:
     return labels
 
 
-def _samples(data: Path | None, count: int, side: int, split: str, style: str = "portraits") -> SampleSet:
-    """The samples, and other real pictures to hold generated ones against: those that follow in the test split."""
-    from mogle.metrics.evaluate import SampleSet
-    from mogle.metrics.samples import TEST_IDS, folder_samples, painted_samples
-
-    more = max(OTHERS, count)
-    if data is None:
-        if count > len(TEST_IDS) - 2:
-            raise MogleError(f"--n {count}: expected at most {len(TEST_IDS) - 2}; KID needs portraits besides")
-        samples, first = painted_samples(count, side, style=style), TEST_IDS.start + count
-        return SampleSet(samples, painted_samples(min(more, TEST_IDS.stop - first), side, first, style).images)
-    if split not in ("test", "train", "all"):
-        raise MogleError(f"--split {split}: expected test, train or all")
-    return SampleSet(*folder_samples(data, count, side, None if split == "all" else split, more))
-
-
 def _judge_masks(
     pipe: FaceMoGLEPipeline,
-    judges: Judges,
+    parser: FaceParser,
     labels: dict[str, np.ndarray],
-    prompts: list[str | None],
+    prompts: list[str] | None,
     seeds: list[int],
-    side: int,
     out: Path,
     settings: Settings,
 ) -> None:
-    from mogle.labels import decode_mask
-    from mogle.metrics.cases import judge_masks
+    from mogle.metrics.evaluate import judge_masks
+    from mogle.sampling import sized
 
-    sized = {name: decode_mask(label_map, size=side) for name, label_map in labels.items()}
-    for record in judge_masks(pipe, judges, sized, prompts, seeds, out=out, settings=settings):
+    recipes = {name: sized(settings.recipe(None, label_map, 0), pipe) for name, label_map in labels.items()}
+    masks = {name: recipe.mask for name, recipe in recipes.items() if recipe.mask is not None}
+    for record in judge_masks(pipe, parser, masks, prompts or [None], seeds, out=out, settings=settings):
         typer.echo(
             f"{record['mask']}  seed {record['seed']}  pixel accuracy {record['pixel_accuracy']:.3f}  "
             f"mIoU {record['mean_iou']:.3f}  {record['prompt'] or ''}"

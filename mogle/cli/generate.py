@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +14,10 @@ from mogle.errors import MogleError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mogle.datasets import FaceDataset
     from mogle.pipeline import FaceMoGLEPipeline
     from mogle.provenance import Recipe
+    from mogle.sampling import Settings
 
 EXAMPLE = 'Example: mogle generate --mask data/portraits/mask/0.png --prompt "She has blond hair." --seed 7'
 
@@ -32,9 +32,12 @@ def generate(
     mask: Annotated[list[Path] | None, typer.Option(help="Mask file of the 19 classes; repeat for several.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Random seed (0); repeat for several.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps (28).")] = None,
-    size: Annotated[int | None, typer.Option(help="Side in pixels (what the base was trained at).")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Side in pixels, or WxH (the base's own, in the mask's aspect).")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt acts (3.5).")] = None,
     strength: Annotated[float | None, typer.Option(help="How strongly the mask acts (1.0); 0 is not at all.")] = None,
+    mask_guidance: Annotated[float | None, typer.Option(help="Guidance by the mask at each step (1.0: none).")] = None,
     like: Annotated[Path | None, typer.Option(help="Make this generated PNG again, from what it carries.")] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Draw every sample of this data set, as ID.png; goes on where it stopped.")
@@ -55,159 +58,131 @@ def generate(
     Prompts, masks and seeds are paired in order; a single one goes with all of the others. Each PNG carries its recipe.
     """
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
+    from mogle.sampling import Settings, check_recipe, check_writable, draw_dataset, processes
 
+    numbers = {"steps": steps, "guidance": guidance, "strength": strength, "mask_guidance": mask_guidance}
+    given = {"prompt": prompt, "mask": mask, "seed": seed, "size": size, **numbers}
+    chosen = {name: value for name, value in numbers.items() if value is not None}
+    settings = Settings(**chosen, seed=(seed or [0])[0])  # type: ignore[arg-type]
+    original = None
     if dataset is not None:
-        from mogle.cli.bulk import generate_dataset
-
-        if prompt or mask or like:
-            raise MogleError("--dataset brings its own masks and captions; found --prompt, --mask or --like beside it")
-        if only not in (None, "prompt", "mask"):
-            raise MogleError(f"--only {only}: expected prompt or mask")
-        if len(seed or []) > 1:
-            raise MogleError(f"found {len(seed or [])} --seed, expected one: it is mixed with each sample's id")
-        (recipe,) = _recipes([""], None, seed, steps, size, guidance, strength)
-        _check(recipe)
-        check_writable(output_dir)
-        parts = ("prompt", "mask") if only is None else (only,)
-        generate_dataset(
-            dataset, split, recipe, output_dir, parts=parts, count=count, base=base, adapter=adapter, device=device,
-            offload=offload,
-        )  # fmt: skip
-        return
-    original: tuple[Image.Image, dict[str, str]] | None = None
-    if like is None:
-        recipes = _recipes(prompt, mask, seed, steps, size, guidance, strength)
+        samples = _samples(dataset, split, only, seed, prompt or mask or like)
+        recipes = [settings.recipe("", None, settings.seed, _size(size))]
+        needs_mask = only != "prompt"
+    elif like is not None:
+        original = _like(like, given)
+        recipes = [original[1]]
     else:
-        given: dict[str, object] = {"prompt": prompt, "mask": mask, "seed": seed, "steps": steps, "size": size}
-        given |= {"guidance": guidance, "strength": strength}
-        if surplus := [f"--{name}" for name, value in given.items() if value not in (None, [])]:
-            raise MogleError(f"--like takes the recipe from the file; found {', '.join(surplus)} beside it")
-        recipes, original = _recipe_of(like)
+        recipes = _recipes(prompt, mask, seed, settings, _size(size))
+    if dataset is None:
+        needs_mask = any(recipe.mask is not None for recipe in recipes)
     for recipe in recipes:
-        _check(recipe)
+        check_recipe(recipe)
     base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
-    if adapter_found is None and any(recipe.mask is not None for recipe in recipes):
-        raise MogleError("--adapter none: a mask acts through the adapter alone; leave one of the two out")
+    if adapter_found is None and needs_mask:
+        beside = "prompts alone" if dataset is None else "--only prompt"
+        raise MogleError(f"--adapter none: a mask acts through the adapter alone; expected {beside} beside it")
     check_writable(output_dir)
 
+    if dataset is not None:
+        state, device = processes(device)
     pipe = load_pipeline(base_found, adapter_found, device, offload=offload)
-    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-    recipes = [sized(recipe, pipe) for recipe in recipes]
     origin = origin_of(pipe, base_found, adapter_found)
-    if original is not None:
-        _compare_origin(original[1], origin)
-    # One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.
-    pictures = [run_recipe(pipe, recipe) for recipe in recipes]
-    _save(pictures, recipes, origin, output_dir)
-    if original is not None:
-        typer.echo(_compare_pictures(original[0], pictures[0]))
+    if dataset is None:
+        _draw(pipe, recipes, origin, output_dir, original)
+        return
+    drawn, kept = draw_dataset(
+        pipe, samples, settings, output_dir, origin, size=_size(size), only=only, count=count,
+        share=(state.process_index, state.num_processes),
+    )  # fmt: skip
+    state.wait_for_everyone()
+    typer.echo(f"{drawn} pictures drawn, {kept} already there, in {output_dir}")
+
+
+def _size(text: str | None) -> tuple[int, int]:
+    """`256` or `256x128` (width x height) -> (height, width); 0 stands for the base's own until it is loaded."""
+    if text is None:
+        return 0, 0
+    width, cross, height = text.lower().partition("x")
+    if not (width.isdecimal() and (height.isdecimal() if cross else True)):
+        raise MogleError(f"--size {text}: expected a side or WIDTHxHEIGHT in pixels, such as 128 or 256x128")
+    sides = int(height if cross else width), int(width)
+    if min(sides) < 1:
+        raise MogleError(f"--size {text}: expected at least 1")
+    return sides
+
+
+def _samples(root: Path, split: str, only: str | None, seeds: list[int] | None, beside: object) -> FaceDataset:
+    from mogle.datasets import FaceDataset
+
+    if beside:
+        raise MogleError("--dataset brings its own masks and captions; found --prompt, --mask or --like beside it")
+    if only not in (None, "prompt", "mask"):
+        raise MogleError(f"--only {only}: expected prompt or mask")
+    if len(seeds or []) > 1:
+        raise MogleError(f"found {len(seeds or [])} --seed, expected one: it is mixed with each sample's id")
+    return FaceDataset(root, split=None if split == "all" else split)
+
+
+def _like(path: Path, given: Mapping[str, object]) -> tuple[Image.Image, Recipe, dict[str, str]]:
+    from mogle.provenance import read_picture
+
+    if surplus := [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, [])]:
+        raise MogleError(f"--like takes the recipe from the file; found {', '.join(surplus)} beside it")
+    return read_picture(path)
 
 
 def _recipes(
     prompts: list[str] | None,
     masks: list[Path] | None,
     seeds: list[int] | None,
-    steps: int | None,
-    size: int | None,
-    guidance: float | None,
-    strength: float | None,
+    settings: Settings,
+    size: tuple[int, int],
 ) -> list[Recipe]:
-    """Pair prompts, masks and seeds; size 0 stands for the base's own until the base is loaded."""
+    """Pair prompts, masks and seeds."""
     from mogle.labels import decode_mask
-    from mogle.provenance import Recipe
 
     if not prompts and not masks:
         raise MogleError("found neither --prompt nor --mask, expected at least one of them")
-    counts = {"prompt": len(prompts or [None]), "mask": len(masks or [None]), "seed": len(seeds or [0])}  # type: ignore[list-item]
-    number = max(counts.values())
-    if any(count not in (1, number) for count in counts.values()):
-        found = ", ".join(f"{count} --{name}" for name, count in counts.items() if count > 1)
+    lists: dict[str, list] = {"prompt": prompts or [None], "mask": masks or [None], "seed": seeds or [0]}
+    number = max(map(len, lists.values()))
+    if any(len(values) not in (1, number) for values in lists.values()):
+        found = ", ".join(f"{len(values)} --{name}" for name, values in lists.items() if len(values) > 1)
         raise MogleError(f"found {found}; expected equal numbers, or a single one that goes with all")
-    side = 0 if size is None else size
-    if size is not None and size < 1:
-        raise MogleError(f"--size {size}: expected at least 1")
-
-    def each(values: list | None, default: object) -> list:
-        values = values or [default]
-        return values * (number // len(values))
-
     labels = {path: decode_mask(path) for path in dict.fromkeys(masks or [])}
     for path, label_map in labels.items():
         if not label_map.any():
             raise MogleError(
                 f"{path}: found nothing but background, expected a face; leave the mask out for text alone"
             )
-    return [
-        Recipe(
-            prompt=text,
-            mask=None if path is None else labels[path],
-            seed=number_,
-            steps=28 if steps is None else steps,
-            guidance=3.5 if guidance is None else guidance,
-            strength=1.0 if strength is None else strength,
-            height=side,
-            width=side,
-        )
-        for text, path, number_ in zip(each(prompts, None), each(masks, None), each(seeds, 0), strict=True)
-    ]
+    each = [values * (number // len(values)) for values in lists.values()]
+    return [settings.recipe(text, labels.get(path), seed, size) for text, path, seed in zip(*each, strict=True)]
 
 
-def _recipe_of(path: Path) -> tuple[list[Recipe], tuple[Image.Image, dict[str, str]]]:
-    from mogle.provenance import read_picture
+def _draw(
+    pipe: FaceMoGLEPipeline,
+    recipes: list[Recipe],
+    origin: dict[str, str],
+    folder: Path,
+    original: tuple[Image.Image, Recipe, dict[str, str]] | None,
+) -> None:
+    """Draw all, then write `0000.png`, `0001.png`, ... from the first free number on, and name each on stdout."""
+    from mogle.provenance import save_picture
+    from mogle.sampling import run, sized
 
-    picture, recipe, origin = read_picture(path)
-    return [recipe], (picture, origin)
-
-
-def _check(recipe: Recipe) -> None:
-    """Refuse numbers that cannot work, before anything is loaded."""
-    if not 0 <= recipe.seed < 2**63:
-        raise MogleError(f"--seed {recipe.seed}: expected 0 to 2^63 - 1")
-    if not 1 <= recipe.steps <= 1000:
-        raise MogleError(f"--steps {recipe.steps}: expected 1 to 1000")
-    for name, value in (("guidance", recipe.guidance), ("strength", recipe.strength)):
-        if not (math.isfinite(value) and value >= 0):
-            raise MogleError(f"--{name} {value}: expected 0 or more")
-    for side in (recipe.height, recipe.width):
-        if side % 16 or not 0 <= side <= 4096:
-            raise MogleError(f"--size {side}: expected a multiple of 16, up to 4096")
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse an output folder that could not be made or written, without making it yet."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise MogleError(f"--output-dir {folder}: found a file at {existing}, expected a folder")
-    if not os.access(existing, os.W_OK):
-        raise MogleError(f"--output-dir {folder}: no permission to write in {existing}")
-
-
-def sized(recipe: Recipe, pipe: FaceMoGLEPipeline) -> Recipe:
-    """The recipe at its final size, its mask brought to that size by nearest neighbour."""
-    from mogle.labels import decode_mask
-
-    side = pipe.default_sample_size * pipe.vae_scale_factor
-    height, width = recipe.height or side, recipe.width or side
-    mask = None if recipe.mask is None else decode_mask(recipe.mask, size=(height, width))
-    return replace(recipe, height=height, width=width, mask=mask)
-
-
-def run_recipe(pipe: FaceMoGLEPipeline, recipe: Recipe) -> Image.Image:
-    """The picture of a recipe at its final size."""
-    import torch
-
-    return pipe(
-        prompt=recipe.prompt,
-        mask=recipe.mask,
-        height=recipe.height,
-        width=recipe.width,
-        num_inference_steps=recipe.steps,
-        guidance_scale=recipe.guidance,
-        conditioning_scale=recipe.strength,
-        generator=torch.Generator().manual_seed(recipe.seed),  # on the CPU: the same noise on every device
-    ).images[0]
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    recipes = [sized(recipe, pipe) for recipe in recipes]
+    if original is not None:
+        _compare_origin(original[2], origin)
+    # One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.
+    pictures = [run(pipe, [recipe])[0] for recipe in recipes]
+    taken = [int(path.stem) for path in folder.glob("[0-9]*.png") if path.stem.isdigit()]
+    for number, (picture, recipe) in enumerate(zip(pictures, recipes, strict=True), start=max(taken, default=-1) + 1):
+        path = folder / f"{number:04d}.png"
+        save_picture(path, picture, recipe, origin)
+        typer.echo(path)
+    if original is not None:
+        typer.echo(_compare_pictures(original[0], pictures[0]))
 
 
 def _compare_origin(then: dict[str, str], now: dict[str, str]) -> None:
@@ -228,14 +203,3 @@ def _compare_pictures(then: Image.Image, now: Image.Image) -> str:
     if not difference.any():
         return "the same picture, bit for bit"
     return f"not the same bits: {(difference > 0).mean():.2%} of the values differ, by {difference.max()}/255 at most"
-
-
-def _save(pictures: list[Image.Image], recipes: list[Recipe], origin: dict[str, str], folder: Path) -> None:
-    """Write `0000.png`, `0001.png`, ... from the first free number on, and name each on stdout."""
-    from mogle.provenance import save_picture
-
-    taken = [int(path.stem) for path in folder.glob("[0-9]*.png") if path.stem.isdigit()]
-    for number, (picture, recipe) in enumerate(zip(pictures, recipes, strict=True), start=max(taken, default=-1) + 1):
-        path = folder / f"{number:04d}.png"
-        save_picture(path, picture, recipe, origin)
-        typer.echo(path)

@@ -48,14 +48,9 @@ def score_attributes(
             hit = predicted[name][known] == expected[known]
             total = np.bincount(expected[known])
             right = np.bincount(expected[known][hit], minlength=len(total))
-            balanced = balanced_estimate(right, total)
-            table[name] = {
-                "n": int(known.sum()),
-                "accuracy": float(hit.mean()),
-                "balanced": balanced.value,
-                "low": balanced.low,
-                "high": balanced.high,
-            }
+            balanced, low, high = balanced_estimate(right, total)
+            share = {"accuracy": float(hit.mean()), "balanced": balanced, "low": low, "high": high}
+            table[name] = {"n": int(known.sum()), **share}
     return table
 
 

@@ -7,7 +7,8 @@ form for kernel distances, in `mogle.metrics.mmd`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,13 +32,6 @@ def ends(estimate: Estimate) -> list[float] | None:
     return None if np.isnan(estimate.low) else [estimate.low, estimate.high]
 
 
-def resamples(count: int, repeats: int = REPEATS, seed: int = 0) -> Iterable[np.ndarray]:
-    """How often each of ``count`` pictures is drawn in each bootstrap sample: blocks of (few, count) float64."""
-    rng, block = np.random.default_rng(seed), max(1, 2_000_000 // max(count, 1))
-    for start in range(0, repeats, block):
-        yield rng.multinomial(count, np.full(count, 1 / count), size=min(block, repeats - start)).astype(np.float64)
-
-
 def bootstrap(
     rows: np.ndarray, statistic: Callable[[np.ndarray], float], repeats: int = REPEATS, seed: int = 0
 ) -> Estimate:
@@ -51,18 +45,25 @@ def bootstrap(
     Raises:
         MogleError: no picture.
     """
+    from scipy import stats
+
     if not len(rows):
         raise MogleError("found no pictures, expected at least one")
-    value, flat = float(statistic(rows.sum(axis=0))), rows.reshape(len(rows), -1).astype(np.float64)
-    if len(rows) < 2:
-        return Estimate(value, float("nan"), float("nan"))
-    drawn = [
-        statistic(table.reshape(rows.shape[1:]))
-        for counts in resamples(len(rows), repeats, seed)
-        for table in counts @ flat
-    ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    count, flat = len(rows), rows.reshape(len(rows), -1).astype(np.float64)
+    if count < 2:
+        return Estimate(float(statistic(rows.sum(axis=0))), float("nan"), float("nan"))
+
+    def of_drawn(drawn: np.ndarray) -> float:  # counting how often each picture is drawn spares a copy of its table
+        return statistic((np.bincount(drawn, minlength=count) @ flat).reshape(rows.shape[1:]))
+
+    with warnings.catch_warnings():  # of samples that leave a number open, which the quantiles below pass over
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            [np.arange(count)], of_drawn, n_resamples=repeats, batch=100, vectorized=False, method="percentile",
+            random_state=np.random.default_rng(seed),
+        )  # fmt: skip
+    low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
+    return Estimate(float(statistic(rows.sum(axis=0))), float(low), float(high))
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:

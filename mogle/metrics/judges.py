@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,12 @@ def to_tensor(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -
     """uint8 pictures (N,H,W,3) -> float32 (N,3,H,W) in [0,1]."""
     tensor = torch.as_tensor(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
     return tensor.to(device).permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def _at_judge_size(image: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,3,128,128)."""
+    size = JUDGE_SIZE, JUDGE_SIZE
+    return image if image.shape[-2:] == size else F.interpolate(image, size, mode="bilinear", antialias=True)
 
 
 def _with_position(image: Tensor) -> Tensor:
@@ -117,9 +123,7 @@ class FaceParser(nn.Module):
         """
         device = self.head.weight.device
         for part in chunks(len(images), batch):
-            image = to_tensor(images[part], device)
-            if image.shape[-2:] != (JUDGE_SIZE, JUDGE_SIZE):
-                image = F.interpolate(image, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True)
+            image = _at_judge_size(to_tensor(images[part], device))
             yield from self._encoded(image)[2].flatten(2).transpose(1, 2).cpu().numpy()
 
     @torch.inference_mode()
@@ -132,13 +136,13 @@ class FaceParser(nn.Module):
         size = images.shape[1:3]
         small = tuple(max(JUDGE_SIZE, round(side * JUDGE_SIZE / min(size))) for side in size)
         maps = []
-        for start in range(0, len(images), batch):
-            image = to_tensor(images[start : start + batch], device)
+        for part in chunks(len(images), batch):
+            image = to_tensor(images[part], device)
             if size == small:
                 logits = self(image)
             else:
-                image = F.interpolate(image, small, mode="bilinear", antialias=True)
-                logits = F.interpolate(self(image), size, mode="bilinear")
+                logits = self(F.interpolate(image, small, mode="bilinear", antialias=True))
+                logits = F.interpolate(logits, size, mode="bilinear")
             maps.append(logits.argmax(1).to(torch.uint8).cpu())
         return torch.cat(maps).numpy()
 
@@ -168,9 +172,7 @@ class AttributeReader(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(B,3,H,W) in [0,1] -> (B,192), after the last non-linearity."""
-        if image.shape[-2:] != (JUDGE_SIZE, JUDGE_SIZE):
-            image = F.interpolate(image, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True)
-        x = self.trunk(_with_position(image))
+        x = self.trunk(_with_position(_at_judge_size(image)))
         layout = F.avg_pool2d(self.where(x), x.shape[-1] // 4).flatten(1)
         return F.gelu(self.mix(torch.cat([x.mean((2, 3)), layout], 1)))
 
@@ -185,9 +187,8 @@ class AttributeReader(nn.Module):
     def read(self, images: Pictures, batch: int = 64) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """uint8 pictures (N,H,W,3) -> ({attribute: index of its value (N,)}, features float32 (N,192))."""
         device = self.mix.weight.device
-        features = torch.cat(
-            [self.features(to_tensor(images[i : i + batch], device)) for i in range(0, len(images), batch)]
-        )
+        parts = chunks(len(images), batch)
+        features = torch.cat([self.features(to_tensor(images[part], device)) for part in parts])
         read = {name: logits.argmax(1).cpu().numpy() for name, logits in self.judge(features).items()}
         return read, features.float().cpu().numpy()
 
@@ -199,32 +200,8 @@ class Judges(NamedTuple):
     reader: AttributeReader
 
 
-def parameters(module: nn.Module) -> int:
-    """Number of trained numbers in a network."""
-    return sum(p.numel() for p in module.parameters())
-
-
-def save_judges(folder: str | Path, judges: Judges, record: Mapping[str, Any] | None = None) -> None:
-    """Writes parser.safetensors and attributes.safetensors (float16) and config.json with ``record`` inside."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, network in (("parser", judges.parser), ("attributes", judges.reader)):
-        state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-        half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-        save_file({key: value.contiguous() for key, value in half.items()}, folder / f"{name}.safetensors")
-    config = {
-        "size": JUDGE_SIZE,
-        "parser": {"classes": CLASSES, "parameters": parameters(judges.parser)},
-        "attributes": {"heads": judges.reader.values, "parameters": parameters(judges.reader)},
-        **(record or {}),
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-
-
 def load_judges(folder: str | Path, device: torch.device | str = "cpu") -> Judges:
-    """Both judges from the folder that ``save_judges`` wrote: float32, in eval mode, without gradients."""
+    """Both judges from a folder like checkpoints/judges: float32, in eval mode, without gradients."""
     from safetensors.torch import load_file
 
     folder = Path(folder)

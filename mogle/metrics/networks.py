@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from mogle.errors import MogleError
-from mogle.metrics.stack import Pictures
+from mogle.metrics.stack import Pictures, chunks
 
 BATCH = 16
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DINO_LAYER, DINO_SIZE = 11, 224
 
 
@@ -77,7 +78,12 @@ def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
 
 
 def _batches(images: Pictures) -> Iterator[np.ndarray]:
-    return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    return (images[part] for part in chunks(len(images), BATCH))
+
+
+def _features(images: Pictures, network: Callable[[np.ndarray], Tensor]) -> np.ndarray:
+    with torch.inference_mode():
+        return np.concatenate([network(part).float().cpu().numpy() for part in _batches(images)])
 
 
 def resized(images: np.ndarray, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
@@ -97,20 +103,10 @@ class ClipPictures:
             model = locked("clip-cmmd", CLIPVisionModelWithProjection.from_pretrained)
         self.model, self.device = model.eval().to(device), device
 
-    @torch.inference_mode()
     def features(self, images: Pictures) -> np.ndarray:
         """uint8 (N,H,W,3) -> float32 (N,d)."""
         size = self.model.config.image_size
-        mean, deviation = CLIP_COLOURS
-        return np.concatenate(
-            [
-                self.model(resized(part, size, mean, deviation).to(self.device)).image_embeds.float().cpu().numpy()
-                for part in _batches(images)
-            ]
-        )
-
-
-CLIP_COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+        return _features(images, lambda x: self.model(resized(x, size, *CLIP_COLOURS).to(self.device)).image_embeds)
 
 
 class ClipText:
@@ -129,17 +125,13 @@ class ClipText:
         """uint8 (N,H,W,3) and N sentences -> (N,); sentences beyond CLIP's length are cut."""
         if len(images) != len(sentences):
             raise MogleError(f"{len(images)} pictures and {len(sentences)} sentences; expected as many of each")
-        scores = []
-        size = self.model.config.vision_config.image_size
-        for start, part in zip(range(0, len(images), BATCH), _batches(images), strict=True):
-            said = self.tokenizer(
-                list(sentences[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt"
-            ).to(self.device)
-            pixels = resized(part, size, *CLIP_COLOURS).to(self.device)
-            out = self.model(pixel_values=pixels, **said)
-            pairs = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
-            scores.append(100 * pairs.double().cpu().numpy())
-        return np.concatenate(scores)
+        size, scores = self.model.config.vision_config.image_size, []
+        for part in chunks(len(images), BATCH):
+            said = self.tokenizer(list(sentences[part]), padding=True, truncation=True, return_tensors="pt")
+            pixels = resized(images[part], size, *CLIP_COLOURS).to(self.device)
+            out = self.model(pixel_values=pixels, **said.to(self.device))
+            scores.append(torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds).double())
+        return 100 * torch.cat(scores).cpu().numpy()
 
 
 class DinoKeys:
@@ -182,15 +174,14 @@ class Inception:
             resize = build_resizer("clean")
         self.model, self.resize, self.device = model, resize, device
 
-    @torch.inference_mode()
     def features(self, images: Pictures) -> np.ndarray:
         """uint8 (N,H,W,3) -> float32 (N,2048)."""
-        rows = []
-        for part in _batches(images):
-            pixels = np.stack([self.resize(picture) for picture in part])
-            batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(self.device)
-            rows.append(self.model(batch).float().cpu().numpy())
-        return np.concatenate(rows)
+
+        def network(part: np.ndarray) -> Tensor:
+            pixels = torch.from_numpy(np.stack([self.resize(picture) for picture in part]))
+            return self.model(pixels.permute(0, 3, 1, 2).float().to(self.device))
+
+        return _features(images, network)
 
 
 class Reward:
@@ -211,3 +202,8 @@ class Reward:
 
         pairs = zip(images, sentences, strict=True)
         return np.array([self.model.score(sentence, Image.fromarray(image)) for image, sentence in pairs])
+
+
+BUILDERS = {
+    "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
+}  # fmt: skip

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from mogle.errors import MogleError
-from mogle.metrics.cmmd import cmmd, cmmd_estimate
-from mogle.metrics.fid import fid, fid_estimate
+from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, structure_distances
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
-from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_subsets
 from mogle.metrics.stack import Pictures
-from mogle.metrics.structure import paired_structure, structure_as_reported
 
 COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
 #: Table 1 and the ablations of the paper, in COLUMNS' order; structure as reported, None where it gives no number.
@@ -41,19 +39,12 @@ class PaperNetworks:
     """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
 
     def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward
+        from mogle.metrics.networks import BUILDERS
 
-        chosen = builders or {
-            "inception": Inception,
-            "clip-cmmd": ClipPictures,
-            "dino": DinoKeys,
-            "clip-text": ClipText,
-            "reward": Reward,
-        }
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
         self._seen: dict[tuple[str, int], tuple[Pictures, np.ndarray]] = {}
-        for name, build in chosen.items():
+        for name, build in (builders or BUILDERS).items():
             try:
                 self.networks[name] = build(device=device)
             except MogleError as error:
@@ -82,17 +73,16 @@ class PaperNetworks:
         if inception := self.networks.get("inception"):
             real, fake = self._reference("inception", reference), inception.features(made)
             size = min(1000, len(real), len(fake))
-            enough = min(len(real), len(fake)) >= 20
             # the interval is that of endless sets, so the biased number itself may lie above it
-            low, high = fid_estimate(real, fake)[1:] if enough else (np.nan, np.nan)
-            found["FID"] = _cell(Estimate(fid(real, fake), low, high))
+            interval = fid_estimate(real, fake)[1:] if min(len(real), len(fake)) >= 20 else (np.nan, np.nan)
+            found["FID"] = _cell(Estimate(fid(real, fake), *interval))
             scaled = Estimate(*(1000 * part for part in kid(real, fake)))
             found["KID x 1000"] = _cell(scaled, subsets=1000 * float(kid_subsets(real, fake, size=size).mean()))
         if clip := self.networks.get("clip-cmmd"):
             real, fake = self._reference("clip-cmmd", reference), clip.features(made)
             found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
         if dino := self.networks.get("dino"):
-            each = paired_structure(dino.keys(own), dino.keys(made))
+            each = structure_distances(dino.keys(own), dino.keys(made))
             found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
         if text := self.networks.get("clip-text"):
             found["text"] = _cell(mean_estimate(text.scores(made, sentences)))
@@ -122,8 +112,5 @@ def paper_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     ]
     if not ours:
         return [], []
-    theirs = [
-        [f"published: {name}", "", *("–" if v is None else f"{v:g}" for v in numbers)]
-        for name, numbers in PUBLISHED.items()
-    ]
-    return ["", "n", *COLUMNS], [*ours, *theirs]
+    theirs = {name: ["–" if v is None else f"{v:g}" for v in numbers] for name, numbers in PUBLISHED.items()}
+    return ["", "n", *COLUMNS], [*ours, *([f"published: {name}", "", *numbers] for name, numbers in theirs.items())]

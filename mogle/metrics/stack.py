@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +42,21 @@ class Stack:
 
 
 Pictures: TypeAlias = np.ndarray | Stack  # uint8, (N, H, W, 3) or, of label maps, (N, H, W)
+
+
+def stored(files: Sequence[Path], size: tuple[int, int]) -> Stack:
+    """Pictures (N,H,W,3) in files, read when they are needed; one of another size (H, W) is resized (Lanczos)."""
+    from PIL import Image
+
+    from mogle.labels import open_image
+
+    def picture(index: int) -> np.ndarray:
+        image = open_image(files[index]).convert("RGB")
+        if image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+        return np.asarray(image)
+
+    return Stack(picture, range(len(files)), (*size, 3))
 
 
 def taken(stack: Pictures, numbers: Sequence[int]) -> Pictures:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
+from mogle.metrics.stack import chunks
 
 MAX_WORDS = 96
 PAD, UNKNOWN = 0, 1
@@ -77,26 +77,15 @@ class TextEmbedder(nn.Module):
             raise MogleError(f"{len(features)} pictures and {len(sentences)} sentences; expected as many of each")
         scores = [
             (
-                self.embed_features(torch.as_tensor(features[i : i + batch], dtype=torch.float32))
-                * self.embed_ids(self.ids(sentences[i : i + batch]))
+                self.embed_features(torch.as_tensor(features[part]).float()) * self.embed_ids(self.ids(sentences[part]))
             ).sum(-1)
-            for i in range(0, len(sentences), batch)
+            for part in chunks(len(sentences), batch)
         ]
         return 100 * torch.cat(scores).numpy().astype(np.float64)
 
 
-def save_text_embedder(folder: str | Path, embedder: TextEmbedder, facts: dict[str, Any]) -> None:
-    """Writes text.safetensors (float16) and text.json: the words, and how it was trained and does."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    state = {name: tensor.detach().half().contiguous() for name, tensor in embedder.state_dict().items()}
-    save_file(state, folder / "text.safetensors")
-    (folder / "text.json").write_text(json.dumps({**facts, "vocabulary": embedder.vocabulary}, indent=1) + "\n")
-
-
 def load_text_embedder(folder: str | Path) -> TextEmbedder | None:
-    """What `save_text_embedder` wrote, in float32; None in a folder without it."""
+    """The embedder of a folder of judges, in float32; None in a folder without it."""
     from safetensors.torch import load_file
 
     folder = Path(folder)

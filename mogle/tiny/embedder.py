@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mogle.metrics.text import TextEmbedder, load_text_embedder, save_text_embedder, words_of
+from mogle.metrics.text import TextEmbedder, load_text_embedder, words_of
 from mogle.tiny.loop import Progress, cosine_schedule
+from mogle.tiny.save import save_text_embedder
 
 
 def train_text_embedder(

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from mogle.errors import MogleError
 from mogle.labels import LABELS
 from mogle.metrics.attributes import encode_attributes, score_attributes
-from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, save_judges, to_tensor
+from mogle.metrics.judges import CLASSES, AttributeReader, FaceParser, Judges, load_judges, to_tensor
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.tiny.loop import Progress
 from mogle.tiny.muon import Muon
+from mogle.tiny.save import save_judges
 
 Network = TypeVar("Network", bound=nn.Module)
 Attributes = Sequence[Mapping[str, str | None]]
@@ -418,7 +419,7 @@ On {held["n"]} portraits never trained on:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
-    from mogle.metrics.sampling import reconstruct
+    from mogle.metrics.rows import reconstruct
     from mogle.tiny.portraits import paint_many
 
     parser = argparse.ArgumentParser(prog="python -m mogle.tiny.judges", description=main.__doc__)

@@ -217,7 +217,7 @@ def judges(shop: Workshop) -> dict[str, Any]:
     """Trains the face parser and the attribute reader, on portraits and on what the VAE gives back of them."""
     from diffusers import AutoencoderKL
 
-    from mogle.metrics.sampling import reconstruct
+    from mogle.metrics.rows import reconstruct
     from mogle.tiny.judges import train_judges
 
     images, masks, attributes, _ = shop.portraits()

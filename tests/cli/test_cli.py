@@ -231,7 +231,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(mogle) -> None:
 
 
 def test_a_data_set_is_drawn_by_id_and_goes_on_where_it_stopped(mogle) -> None:
-    from mogle.cli.bulk import seed_of
+    from mogle.sampling import seed_of
 
     data = Path(__file__).resolve().parents[2] / "data" / "portraits"
     command = ("generate", "--dataset", data, "--split", "all", "--steps", 1, "--size", 64, "--output-dir", "made")
@@ -245,9 +245,88 @@ def test_a_data_set_is_drawn_by_id_and_goes_on_where_it_stopped(mogle) -> None:
     again = Path("made/1.png").read_bytes()
     Path("made/0.png").unlink(), Path("made/1.png").unlink()
     assert mogle(*command, "--count", 2)[0] == 0 and Path("made/1.png").read_bytes() == again
-    refused(mogle(*command, "--guidance", 2), "another recipe", ["made"])
+    refused(mogle(*command, "--guidance", 2), "made with another guidance", ["made"])
     refused(mogle(*command, "--prompt", "A man."), "--prompt", ["made"])
     refused(mogle("generate", "--dataset", "nowhere"), "nowhere", ["made"])
+
+
+def test_dataset_and_evaluation_draw_the_same_picture_of_the_same_sample(mogle) -> None:
+    """One rule for seeds: by run and sample, whatever the command, the batch and the row."""
+    data, one = Path(__file__).resolve().parents[2] / "data" / "portraits", ("--steps", 2)
+    common = ("--split", "all", *one)
+    assert mogle("generate", "--dataset", data, *common, "--count", 3, "--output-dir", "made")[0] == 0
+    code, out, err = mogle(
+        "evaluate", "--data", data, "--n", 3, *common, "--rows", "text+mask", "--batch", 1, "--out", "measured"
+    )
+    assert code == 0, err
+    names = sorted(path.name for path in Path("made").iterdir())
+    assert len(names) == 3
+    for name in names:
+        assert (Path("made") / name).read_bytes() == (Path("measured/text+mask") / name).read_bytes()
+    assert mogle("generate", "--dataset", data, *common, "--count", 3, "--output-dir", "measured/text+mask")[0] == 0
+    seeds = {read_picture(path)[1].seed for path in Path("measured").rglob("*.png") if path.stem in "012"}
+    assert len(seeds) == 9, "three samples, each at three seeds"
+
+
+def test_a_mask_that_is_not_square_keeps_its_aspect(mogle, masks, tmp_path) -> None:
+    wide = np.repeat(decode_mask(masks[0]), 2, axis=1)
+    save_mask(tmp_path / "wide.png", wide)
+    command = ("generate", "--mask", tmp_path / "wide.png", "--steps", 1)
+    code, _, err = mogle(*command)
+    assert code == 0 and err == "note: masks of 256x128 pixels are drawn at 192x96; --size sets another\n"
+    picture, recipe, _ = read_picture("outputs/0000.png")
+    assert picture.size == (192, 96) and (recipe.mask == decode_mask(wide, size=(96, 192))).all()
+    assert mogle("generate", "--like", "outputs/0000.png")[::2] == (0, "")
+    assert Path("outputs/0001.png").read_bytes() == Path("outputs/0000.png").read_bytes()
+
+    code, _, err = mogle(*command, "--size", "64x32")
+    assert (code, err) == (0, "") and Image.open("outputs/0002.png").size == (64, 32)
+    code, _, err = mogle(*command, "--size", "64")
+    assert code == 0 and err == "note: masks of 256x128 pixels are stretched to 64x64\n"
+    for size, words in (("64x", "WIDTHxHEIGHT"), ("64x30", "multiple of 16"), ("0", "at least 1")):
+        refused(mogle(*command, "--size", size), words, ["outputs"])
+
+
+def test_a_recipe_from_before_mask_guidance_is_that_of_no_mask_guidance(mogle, tmp_path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    assert mogle("generate", "--prompt", "A man.", "--steps", 1)[0] == 0
+    picture, recipe, _ = read_picture("outputs/0000.png")
+    assert picture.text["mask_guidance"] == "1.0" and recipe.mask_guidance == 1
+    info = PngInfo()
+    for key, text in picture.text.items():
+        if key != "mask_guidance":
+            info.add_text(key, text)
+    picture.save(tmp_path / "old.png", pnginfo=info)
+    assert read_picture(tmp_path / "old.png")[1] == recipe
+    assert "the same picture, bit for bit" in mogle("generate", "--like", tmp_path / "old.png")[1]
+    refused(mogle("generate", "--prompt", "A man.", "--mask-guidance", -1), "--mask-guidance -1.0", ["outputs"])
+
+
+def test_wrong_rows_are_named(mogle) -> None:
+    refused(mogle("evaluate", "--rows", "text,fantasy"), "--rows fantasy: expected some of real, reconstruction")
+    refused(mogle("evaluate", "--rows", "female", "--data", "nowhere"), "--rows female: these are painted sets")
+
+
+def test_generate_and_evaluate_work_without_what_makes_the_embedded_default(tmp_path) -> None:
+    data = Path(__file__).resolve().parents[2] / "data" / "portraits"
+    script = f"""
+import sys
+sys.modules["mogle.tiny"] = None  # as if the folder was deleted: any import of it fails
+from mogle.cli import app
+for command in (
+    "generate --prompt Hello --mask {data}/mask/0.png --steps 1",
+    "generate --dataset {data} --split all --count 1 --steps 1",
+    "evaluate --data {data} --split all --n 2 --steps 1 --rows real,reconstruction,text+mask",
+    "evaluate --masks {data}/mask/0.png --seeds 0 --steps 1 --out runs/masks",
+):
+    try:
+        app(command.split(), prog_name="mogle")
+    except SystemExit as ended:
+        assert not ended.code, command
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "runs/eval/index.html").is_file() and (tmp_path / "runs/masks/masks.png").is_file()
 
 
 def test_a_damaged_recipe_is_refused(mogle, masks, tmp_path):

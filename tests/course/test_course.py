@@ -404,23 +404,3 @@ def test_every_exercise_is_complete():
         assert all(callable(own) for own in exercise.own())
         assert callable(getattr(__import__("mogle.course.checks", fromlist=[exercise.name]), exercise.name))
     assert exercises.is_stub(None) and not exercises.is_stub(lambda x: 0.5) and not exercises.is_stub(Expert)
-
-
-def test_the_readme_s_grid_pairs_masks_with_pictures_in_order():
-    from PIL import Image
-
-    from mogle.course.grid import sheet
-
-    pairs = [(Image.new("RGB", (8, 8), (i, 0, 0)), Image.new("RGB", (8, 8), (0, i, 0))) for i in range(1, 4)]
-    page = sheet(pairs, columns=2, gap=2)
-    assert page.size == (2 * 16 + 2, 2 * 8 + 2)
-    assert page.getpixel((0, 0)) == (1, 0, 0) and page.getpixel((8, 0)) == (0, 1, 0)
-    assert page.getpixel((18, 0)) == (2, 0, 0) and page.getpixel((0, 10)) == (3, 0, 0)
-    assert page.getpixel((18, 10)) == (255, 255, 255)
-
-
-def test_the_readme_s_grid_is_drawn_from_the_shipped_weights():
-    from mogle.course.grid import draw
-
-    (mask, picture), *_ = draw(2, batch=2, steps=1)
-    assert mask.size == picture.size == (128, 128)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,16 +15,23 @@ from PIL import Image
 
 from mogle.errors import MogleError
 from mogle.labels import PALETTE, colorize
-from mogle.metrics.cases import judge_masks
-from mogle.metrics.compare import against, compare, load_measured
-from mogle.metrics.evaluate import ROWS, Row, SampleSet, evaluate, judge_pictures, psnr
-from mogle.metrics.orderings import OPEN, OTHER, SAME, ordering_table, verdict
-from mogle.metrics.samples import Samples, derangement
-from mogle.metrics.sampling import Settings, reconstruct
+from mogle.metrics.evaluate import evaluate, judge_masks, judge_pictures
+from mogle.metrics.measure import Instruments, against, load_measured, psnr
+from mogle.metrics.report import compare
+from mogle.metrics.rows import ROWS, ablation, reconstruct
+from mogle.metrics.samples import Samples, SampleSet, derangement
 from mogle.metrics.stack import Stack, taken
+from mogle.sampling import Settings
 from mogle.words import ATTRIBUTES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+class Gate:
+    """A gate that weighs all experts alike."""
+
+    def gate_weights(self, tokens: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(tokens), tokens.shape[2], 20), 1 / 20)
 
 
 class Painter:
@@ -35,29 +42,33 @@ class Painter:
 
         self.vae = AutoencoderKL.from_pretrained(GOLDEN / "flux", subfolder="vae")
         self._execution_device = torch.device("cpu")
-        self.mogle = SimpleNamespace(gate="dynamic", experts="all", gate_weights=self.gate_weights)
+        self.mogle = Gate()
         self.vae_scale_factor = 8
         self.calls: list[dict] = []
 
     def set_progress_bar_config(self, **options) -> None:
         pass
 
-    def encode_conditions(self, masks: list, height: int, width: int) -> torch.Tensor:
-        return torch.zeros(len(masks), 20, height * width // 256, 64)
-
-    @staticmethod
-    def gate_weights(tokens: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        return torch.full((len(tokens), tokens.shape[2], 20), 1 / 20)
+    def encode_conditions(self, masks: list, height: int, width: int, local_masks: bool = True) -> torch.Tensor:
+        tokens = torch.ones(len(masks), 20, height * width // 256, 64)
+        tokens[:, 1:] *= local_masks
+        return tokens
 
     def __call__(self, *, height: int, width: int, generator: list, **inputs) -> SimpleNamespace:
-        self.calls.append({"gate": self.mogle.gate, **inputs})
+        weights = self.mogle.gate_weights(torch.zeros(1, 20, 4, 64), torch.zeros(1, 4, 64), torch.ones(1))
+        self.calls.append({"gate": "scalar" if weights.shape[1] == 1 else "dynamic", **inputs})
         noise = [np.random.default_rng(g.initial_seed()).integers(0, 256, (height, width, 3)) for g in generator]
         masks = inputs.get("mask")
         pictures = [n if masks is None else colorize(m) for n, m in zip(noise, masks or noise, strict=True)]
         return SimpleNamespace(images=[Image.fromarray(p.astype(np.uint8)) for p in pictures])
 
 
-def judges() -> SimpleNamespace:
+class Judges(NamedTuple):
+    parser: SimpleNamespace
+    reader: SimpleNamespace
+
+
+def tools() -> Instruments:
     """The parser reads palette colours; the reader calls every hair blond and everything else its first value."""
     values = {name: a.values for name, a in ATTRIBUTES.items()}
 
@@ -71,9 +82,7 @@ def judges() -> SimpleNamespace:
     def keys(images: np.ndarray) -> np.ndarray:
         return 1 + images[:][:, ::8, ::8].reshape(len(images), -1, 3).astype(float)
 
-    return SimpleNamespace(
-        parser=SimpleNamespace(parse=parse, keys=keys), reader=SimpleNamespace(values=values, read=read)
-    )
+    return Instruments(Judges(SimpleNamespace(parse=parse, keys=keys), SimpleNamespace(values=values, read=read)))
 
 
 @pytest.fixture
@@ -116,9 +125,9 @@ def sets(samples: Samples) -> dict[str, SampleSet]:
 
 def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
     pipe = Painter()
-    results = evaluate(pipe, judges(), sets(samples), out=tmp_path, few=3, settings=Settings(steps=2, batch=3))
+    results = evaluate(pipe, tools(), sets(samples), out=tmp_path, few=3, settings=Settings(steps=2, batch=3))
     rows = results["rows"]
-    assert list(rows) == list(ROWS) and pipe.mogle.gate == "dynamic"
+    assert list(rows) == list(ROWS) and vars(pipe.mogle) == {}
     assert {name: row["n"] for name, row in rows.items()} == {name: 3 if ROWS[name].few else 4 for name in ROWS}
     assert rows["text+mask"]["mask"]["pixel_accuracy"] == rows["mask"]["mask"]["mean_iou"] == 1
     assert rows["text"]["mask"]["pixel_accuracy"] < 0.5 < rows["reconstruction"]["psnr"]
@@ -162,7 +171,9 @@ def test_it_goes_on_where_it_stopped_and_mixes_nothing(tmp_path, samples) -> Non
     pipe, some = Painter(), Settings(steps=2, origin={"adapter_sha256": "1"})
 
     def run(settings: Settings) -> dict:
-        return evaluate(pipe, judges(), sets(samples), out=tmp_path, rows=["text+mask"], settings=settings)
+        return evaluate(
+            pipe, tools(), sets(samples), out=tmp_path, rows={"text+mask": ROWS["text+mask"]}, settings=settings
+        )
 
     first = run(some)
     (tmp_path / "text+mask" / "27002.png").unlink()
@@ -178,15 +189,16 @@ def test_it_goes_on_where_it_stopped_and_mixes_nothing(tmp_path, samples) -> Non
 def test_processes_share_the_sampling_and_the_first_one_measures(tmp_path, samples) -> None:
     """Two of them, one after the other: each makes its share, and the pictures are those of one alone."""
     some, names = Settings(steps=2, batch=3), ["real", "reconstruction", "text+mask", "mask"]
+    rows = {name: ROWS[name] for name in names}
     painters, found = [], []
     for rank in (1, 0):
         state = SimpleNamespace(process_index=rank, num_processes=2, wait_for_everyone=lambda: None)
         painters.append(Painter())
         found.append(
-            evaluate(painters[-1], judges(), sets(samples), out=tmp_path, rows=names, settings=some, state=state)
+            evaluate(painters[-1], tools(), sets(samples), out=tmp_path, rows=rows, settings=some, state=state)
         )
     whole = Painter()
-    alone = evaluate(whole, judges(), sets(samples), out=tmp_path / "alone", rows=names, settings=some)
+    alone = evaluate(whole, tools(), sets(samples), out=tmp_path / "alone", rows=rows, settings=some)
     made = [sum(len(call["mask"]) for call in one.calls) for one in (*painters, whole)]
     assert made[0] + made[1] == made[2] and abs(made[0] - made[1]) <= 1
     assert not found[0]["rows"] and list(found[1]["rows"]) == names
@@ -198,28 +210,28 @@ def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> No
     folder.mkdir()
     test = SampleSet(samples, samples.images)
     with pytest.raises(MogleError, match="found no picture"):
-        judge_pictures(folder, judges(), test, out=out)
+        judge_pictures(folder, tools(), test, out=out)
     for i in (3, 0, 2):  # neither all nor in order
         Image.fromarray(colorize(samples.masks[i])).save(folder / f"{samples.ids[i]}.png")
-    results = judge_pictures(folder, judges(), test, out=out)
+    results = judge_pictures(folder, tools(), test, out=out)
     row = results["rows"]["pictures"]
     assert row["n"] == 3 and row["mask"]["pixel_accuracy"] == 1 and "JPEG" not in " ".join(results["warnings"])
     photos = SampleSet(replace(samples, jpeg=True), samples.images)
-    assert "JPEG on one side" in " ".join(judge_pictures(folder, judges(), photos, out=out)["warnings"])
+    assert "JPEG on one side" in " ".join(judge_pictures(folder, tools(), photos, out=out)["warnings"])
     assert any("27001" in warning for warning in results["warnings"])
     assert load_measured(out, "pictures").ids == ("27000", "27002", "27003")
 
     Image.fromarray(colorize(samples.masks[1])).resize((48, 48)).save(folder / "27001.jpg")
-    warned = " ".join(judge_pictures(folder, judges(), test, out=out)["warnings"])
+    warned = " ".join(judge_pictures(folder, tools(), test, out=out)["warnings"])
     assert "mixes JPEG and PNG" in warned and "resized to 32 x 32 px: 1;" in warned
     (folder / "27003.png").write_bytes(b"half a picture")
     with pytest.raises(MogleError, match=r"unreadable pictures: 1\n  27003.png"):
-        judge_pictures(folder, judges(), test, out=out)
+        judge_pictures(folder, tools(), test, out=out)
     (folder / "27003.png").rename(folder / "tom.png")
     with pytest.raises(MogleError, match=r"belong to no sample: 1 \(tom\)"):
-        judge_pictures(folder, judges(), test, out=out)
+        judge_pictures(folder, tools(), test, out=out)
     with pytest.raises(MogleError, match="no such folder"):
-        judge_pictures(tmp_path / "nowhere", judges(), test, out=out)
+        judge_pictures(tmp_path / "nowhere", tools(), test, out=out)
 
 
 def test_masks_of_several_sizes_are_warned_of(tmp_path, samples) -> None:
@@ -242,7 +254,7 @@ def test_masks_of_several_sizes_are_warned_of(tmp_path, samples) -> None:
 def test_one_picture_is_no_set(tmp_path, samples) -> None:
     Image.fromarray(samples.images[0]).save(tmp_path / "27000.png")
     with pytest.raises(MogleError, match="one picture"):
-        judge_pictures(tmp_path, judges(), SampleSet(samples, samples.images), out=tmp_path / "out")
+        judge_pictures(tmp_path, tools(), SampleSet(samples, samples.images), out=tmp_path / "out")
 
 
 def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
@@ -253,7 +265,7 @@ def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
         for i, mask in zip(samples.ids, masks, strict=True):
             Image.fromarray(colorize(mask)).save(tmp_path / name / f"{i}.png")
         judge_pictures(
-            tmp_path / name, judges(), SampleSet(samples, samples.images), out=tmp_path / f"of-{name}"
+            tmp_path / name, tools(), SampleSet(samples, samples.images), out=tmp_path / f"of-{name}"
         )  # fmt: skip
     good, bad = (load_measured(tmp_path / f"of-{name}", "pictures") for name in ("good", "bad"))
     found = against(good, bad)
@@ -273,12 +285,11 @@ def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     pipe.load_mogle = loaded.append
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
-    rows = {"ablation-a": Row("without much", adapter=tmp_path / "a")}
-    rows["ablation-full"] = Row("the whole", adapter=tmp_path / "a")
-    names, out = ["ablation-a", "ablation-full", "mask", "text+mask"], tmp_path / "out"
-    results = evaluate(
-        pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1)
-    )
+    rows = {"ablation-a": ablation("without much", tmp_path / "a")}
+    rows["ablation-full"] = ablation("the whole", tmp_path / "a")
+    rows |= {name: ROWS[name] for name in ("mask", "text+mask")}
+    out = tmp_path / "out"
+    results = evaluate(pipe, tools(), sets(samples), out=out, rows=rows, few=2, settings=Settings(steps=1))
     assert list(results["rows"]) == ["mask", "text+mask", "ablation-a", "ablation-full"] and len(loaded) == 2
     assert results["against"]["ablation-a"]["n"] == results["against"]["mask"]["n"] == 2
     bases = {name: one["base"] for name, one in results["against"].items()}
@@ -286,46 +297,15 @@ def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     assert results["rows"]["ablation-a"]["title"] == "without much"
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"others")
     with pytest.raises(MogleError, match="made with another adapter_sha256"):
-        evaluate(pipe, judges(), sets(samples), out=out, rows=names, few=2, ablations=rows, settings=Settings(steps=1))
-
-
-def test_orderings_are_decided_by_intervals() -> None:
-    """Less structure distance and KID, more text: what the paper found, ours with it, against it, and undecided."""
-
-    def row(pixels: float, kid: float, text: float, wide: float) -> dict[str, Any]:
-        ends = {"pixel_accuracy": [pixels - wide, pixels + wide], "kid": [kid - wide, kid + wide]}
-        numbers = {"mask": {"pixel_accuracy": pixels}, "kid": kid, "text": text}
-        return {"title": "t", **numbers, "intervals": {**ends, "text": [text - wide, text + wide]}}
-
-    rows = {"text+mask": row(0.9, 0.4, 20.0, 0.01), "mask": row(0.8, 0.3, 10.0, 0.01), "text": row(0.7, 0.2, 15.0, 9.0)}
-    pairs = {"pixel_accuracy": [-0.1, -0.3, 0.1], "text": [-10.0, -30.0, 10.0]}
-    against = {"mask": {"base": "text+mask", **pairs}}
-    head, lines = ordering_table({"rows": rows, "against": against})
-    assert [line[1] for line in lines] == ["mask", "KID x 1000", "text"] * 2 and len(head) == 5
-    # mask only: 2.57 against 2.44, 8.29 against 10.87, 24.53 against 26.32; text only: 4.94, 21.85, 26.91.
-    # Mask only has less text by both rows' own intervals, and that is undecided by the pairs, which count.
-    assert [line[4] for line in lines] == [
-        OPEN,
-        SAME,
-        OPEN,
-        OPEN,
-        OPEN,
-        OPEN,
-    ]  # text -10 would be sure without its pairs
-    assert lines[0][3] == "-0.100 [-0.300, +0.100]" and lines[1][3] == "-100.0 [-114.1, -85.9]"
-    assert verdict(1.0, -2.0, -1.0) == OTHER and verdict(-1.0, -2.0, -1.0) == SAME and verdict(1.0, -1.0, 1.0) == OPEN
-
-
-def test_wrong_rows_are_named(tmp_path, samples) -> None:
-    with pytest.raises(MogleError, match="fantasy"):
-        evaluate(Painter(), judges(), sets(samples), out=tmp_path, rows=["fantasy"])
-    assert not list(tmp_path.iterdir())
+        evaluate(pipe, tools(), sets(samples), out=out, rows=rows, few=2, settings=Settings(steps=1))
 
 
 def test_masks_of_ones_own_are_judged_at_every_seed(tmp_path, samples) -> None:
     pipe = Painter()
     masks = {"a": samples.masks[0], "b": samples.masks[1]}
-    records = judge_masks(pipe, judges(), masks, ["She smiles."], [0, 1], out=tmp_path, settings=Settings(steps=1))
+    records = judge_masks(
+        pipe, tools().judges.parser, masks, ["She smiles."], [0, 1], out=tmp_path, settings=Settings(steps=1)
+    )
     assert [(r["mask"], r["seed"], r["pixel_accuracy"]) for r in records] == [
         ("a", 0, 1), ("a", 1, 1), ("b", 0, 1), ("b", 1, 1),
     ]  # fmt: skip

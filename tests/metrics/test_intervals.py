@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from mogle.errors import MogleError
-from mogle.metrics.cmmd import cmmd_estimate
-from mogle.metrics.detection import area_under_curve, detection_auc
-from mogle.metrics.diversity import diversity, seed_distances
-from mogle.metrics.fid import fid_estimate
+from mogle.metrics.distances import area_under_curve, detection_auc, diversity, fid_estimate, seed_distances
 from mogle.metrics.intervals import balanced_estimate, bootstrap, mean_estimate
-from mogle.metrics.kid import kid, kid_difference
+from mogle.metrics.kernels import cmmd_estimate, discrepancy, kid, kid_difference
 from mogle.metrics.masks import confusion_matrices, mean_iou, pixel_accuracy
-from mogle.metrics.mmd import discrepancy
 
 REPEATS = 200
 

@@ -10,14 +10,19 @@ import pytest
 from safetensors.numpy import load_file
 
 from mogle.errors import MogleError
-from mogle.metrics import features as feature_module
+from mogle.metrics import distances
 from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
-from mogle.metrics.cmmd import cmmd
-from mogle.metrics.features import FeatureMoments
-from mogle.metrics.fid import extrapolated_fid, fid, fid_by_size, frechet_distance
-from mogle.metrics.kid import kid, kid_subsets
+from mogle.metrics.distances import (
+    extrapolated_fid,
+    fid,
+    fid_by_size,
+    frechet_distance,
+    moments,
+    structure_as_reported,
+    structure_distances,
+)
+from mogle.metrics.kernels import cmmd, kid, kid_subsets
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
-from mogle.metrics.structure import structure_as_reported, structure_distances
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -44,7 +49,7 @@ def test_kid_matches_cleanfid() -> None:
 def test_kid_matches_a_double_loop_in_any_blocks(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(13, 7)), rng.normal(0.3, 1, size=(9, 7))
-    monkeypatch.setattr(feature_module, "BLOCK", 4)
+    monkeypatch.setattr(distances, "BLOCK", 4)
     assert kid(real, fake).value == pytest.approx(naive_kid(real, fake), rel=1e-10)
     assert kid(real[rng.permutation(13)], fake).value == pytest.approx(kid(real, fake).value, rel=1e-10)
     same = [kid(rng.normal(size=(60, 7)), rng.normal(size=(60, 7))).value for _ in range(100)]
@@ -123,14 +128,13 @@ def test_fid_ignores_a_common_shift_and_sees_a_shift_between() -> None:
     assert fid(real, real + np.array([3, 0, 4, 0])) == pytest.approx(25, rel=1e-6)
 
 
-def test_moments_of_a_stream_are_those_of_the_whole() -> None:
+def test_moments_lose_no_digits_in_any_blocks(monkeypatch) -> None:
     rows = np.random.default_rng(2).normal(size=(50, 5)).astype(np.float32) + 1000
-    stream = FeatureMoments()
-    for start in range(0, 50, 7):
-        stream.add(rows[start : start + 7])
-    np.testing.assert_allclose(stream.mean, rows.astype(float).mean(0))
-    np.testing.assert_allclose(stream.covariance, np.cov(rows.astype(float), rowvar=False), rtol=1e-8, atol=1e-10)
-    assert frechet_distance(stream, FeatureMoments().add(rows)) == pytest.approx(0, abs=1e-6)
+    monkeypatch.setattr(distances, "BLOCK", 7)
+    mean, covariance = moments(rows)
+    np.testing.assert_allclose(mean, rows.astype(float).mean(0))
+    np.testing.assert_allclose(covariance, np.cov(rows.astype(float), rowvar=False), rtol=1e-8, atol=1e-10)
+    assert frechet_distance(moments(rows), moments(rows[::-1])) == pytest.approx(0, abs=1e-6)
 
 
 def test_fid_of_small_sets_is_too_large_and_extrapolation_mends_it() -> None:

@@ -18,9 +18,9 @@ from transformers import (
 
 from mogle.errors import MogleError
 from mogle.metrics import networks
+from mogle.metrics.distances import self_similarity
 from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward, locked, need, resized
 from mogle.metrics.paper import COLUMNS, PUBLISHED, PaperNetworks, paper_table
-from mogle.metrics.structure import self_similarity
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SMALL, "image_size": 28, "patch_size": 14}

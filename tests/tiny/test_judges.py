@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mogle.errors import MogleError
-from mogle.metrics.judges import AttributeReader, FaceParser, Judges, load_judges, parameters, save_judges
+from mogle.metrics.judges import AttributeReader, FaceParser, Judges, load_judges
 from mogle.tiny.judges import disturb, measure_judges, train_judges, warp_grid
+from mogle.tiny.save import parameters, save_judges
 from mogle.words import ATTRIBUTES
 
 

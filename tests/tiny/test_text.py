@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mogle.errors import MogleError
-from mogle.metrics.text import MAX_WORDS, TextEmbedder, load_text_embedder, save_text_embedder
+from mogle.metrics.text import MAX_WORDS, TextEmbedder, load_text_embedder
 from mogle.tiny.embedder import retrieval, train_text_embedder
+from mogle.tiny.save import save_text_embedder
 
 
 def test_a_sentence_is_read_alone_as_in_a_batch_and_unknown_words_are_allowed() -> None:

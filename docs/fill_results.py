@@ -1,6 +1,6 @@
 """Puts the tables and galleries of an evaluation into docs/results.md, between its two marks.
 
-    mogle evaluate --out runs/eval && python -m mogle.course.results runs/eval
+    mogle evaluate --out runs/eval && python docs/fill_results.py runs/eval
 
 The prose around them is written by hand. A test holds tables and verdicts to docs/results/results.json; other numbers
 in the prose have to be read again after each evaluation.
@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from orderings import ordering_table
 
 from mogle.errors import MogleError
 
@@ -32,14 +34,19 @@ def rounded(value: Any) -> Any:
 
 def tables(results: Mapping[str, Any]) -> str:
     """What stands between the marks: every table of the report that has lines, warnings first, conditions last."""
-    from mogle.metrics.report import TABLES, attribute_table, class_table, table_of
+    from mogle.metrics.report import TABLES, attribute_table, class_table, difference_table, table_of
 
+    shown: list[tuple[str, Any]] = []
+    for title, table in TABLES:
+        shown.append((title or "All rows", table))
+        if table is difference_table:
+            shown.append(("The paper's orderings", ordering_table))
     some = {**results, "rows": {name: results["rows"][name] for name in DETAILED if name in results["rows"]}}
     parts = [f"**Warning:** {warning}" for warning in results["warnings"]]
-    for title, table in TABLES:
+    for title, table in shown:
         head, lines = table(some if table in (attribute_table, class_table) else results)
         if lines:
-            parts += [f"### {title or 'All rows'}", table_of(head, lines)]
+            parts += [f"### {title}", table_of(head, lines)]
     return "\n\n".join([*parts, "### Conditions", "\n".join(f"- {note}" for note in results["notes"])])
 
 
@@ -50,8 +57,6 @@ def publish(evaluation: str | Path, page: str | Path) -> None:
         MogleError: no evaluation there, or a page without the marks.
     """
     from PIL import Image
-
-    from mogle.metrics.page import GALLERIES
 
     evaluation, page = Path(evaluation), Path(page)
     if not (evaluation / "results.json").is_file():
@@ -65,14 +70,13 @@ def publish(evaluation: str | Path, page: str | Path) -> None:
     (folder / "results.json").write_text(json.dumps(results, indent=None) + "\n")
     before, after = text.split(START)[0], text.split(END)[1]
     page.write_text(f"{before}{START}\n\n{tables(results)}\n\n{END}{after}")
-    for name, _, _ in GALLERIES:
-        if (evaluation / name).is_file():
-            Image.open(evaluation / name).save((folder / name).with_suffix(".webp"), quality=82, method=6)
+    for gallery in sorted(evaluation.glob("*.png")):
+        Image.open(gallery).save((folder / gallery.name).with_suffix(".webp"), quality=82, method=6)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of `publish`."""
-    parser = argparse.ArgumentParser(prog="python -m mogle.course.results", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python docs/fill_results.py", description=__doc__.split("\n")[0])
     parser.add_argument("evaluation", type=Path, help="the --out of a `mogle evaluate`")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The README's grid: ``python -m mogle.course.grid``, 36 portraits of the test split, seeds 0 to 35, none left out.
+"""The README's grid: `python docs/draw_grid.py`, 36 portraits of the test split, seeds 0 to 35, none left out.
 
 Each pair shows a mask and the picture that it and its portrait's first caption gave.
 """
@@ -53,7 +53,7 @@ def draw(count: int, batch: int = 12, steps: int = 28) -> list[tuple[Image.Image
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws the grid and says where it is."""
-    parser = argparse.ArgumentParser(prog="python -m mogle.course.grid", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python docs/draw_grid.py", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/grid.png"))
     parser.add_argument("--count", type=int, default=36)
     options = parser.parse_args(arguments)

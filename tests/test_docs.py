@@ -1,0 +1,72 @@
+"""The pages under docs/ and what fills them: scripts that lie beside the pages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from draw_grid import draw, sheet  # noqa: E402
+from fill_results import tables  # noqa: E402
+from orderings import OPEN, OTHER, SAME, ordering_table, verdict  # noqa: E402
+
+
+def test_the_results_page_shows_what_was_measured():
+    page = (ROOT / "docs" / "results.md").read_text()
+    results = json.loads((ROOT / "docs" / "results" / "results.json").read_text())
+    assert tables(results) in page
+    verdicts = [line[-1] for line in ordering_table(results)[1]]
+    same, other, undecided = (verdicts.count(one) for one in (SAME, OTHER, OPEN))
+    assert (
+        f"Of {len(verdicts)} comparisons {same} come out as in the paper, {other} the other way round, "
+        f"{undecided} undecided." in " ".join(page.split())
+    )
+    for i in range(0, len(verdicts), 4):  # the page's own short table: mask, structure, KID, text of each row
+        assert f"| {' | '.join(verdicts[i : i + 4])} |" in page
+
+
+def test_orderings_are_decided_by_intervals() -> None:
+    """Less structure distance and KID, more text: what the paper found, ours with it, against it, and undecided."""
+
+    def row(pixels: float, kid: float, text: float, wide: float) -> dict[str, Any]:
+        ends = {"pixel_accuracy": [pixels - wide, pixels + wide], "kid": [kid - wide, kid + wide]}
+        numbers = {"mask": {"pixel_accuracy": pixels}, "kid": kid, "text": text}
+        return {"title": "t", **numbers, "intervals": {**ends, "text": [text - wide, text + wide]}}
+
+    rows = {"text+mask": row(0.9, 0.4, 20.0, 0.01), "mask": row(0.8, 0.3, 10.0, 0.01), "text": row(0.7, 0.2, 15.0, 9.0)}
+    pairs = {"pixel_accuracy": [-0.1, -0.3, 0.1], "text": [-10.0, -30.0, 10.0]}
+    against = {"mask": {"base": "text+mask", **pairs}}
+    head, lines = ordering_table({"rows": rows, "against": against})
+    assert [line[1] for line in lines] == ["mask", "KID x 1000", "text"] * 2 and len(head) == 5
+    # mask only: 2.57 against 2.44, 8.29 against 10.87, 24.53 against 26.32; text only: 4.94, 21.85, 26.91.
+    # Mask only has less text by both rows' own intervals, and that is undecided by the pairs, which count.
+    assert [line[4] for line in lines] == [
+        OPEN,
+        SAME,
+        OPEN,
+        OPEN,
+        OPEN,
+        OPEN,
+    ]  # text -10 would be sure without its pairs
+    assert lines[0][3] == "-0.100 [-0.300, +0.100]" and lines[1][3] == "-100.0 [-114.1, -85.9]"
+    assert verdict(1.0, -2.0, -1.0) == OTHER and verdict(-1.0, -2.0, -1.0) == SAME and verdict(1.0, -1.0, 1.0) == OPEN
+
+
+def test_the_readme_s_grid_pairs_masks_with_pictures_in_order():
+    pairs = [(Image.new("RGB", (8, 8), (i, 0, 0)), Image.new("RGB", (8, 8), (0, i, 0))) for i in range(1, 4)]
+    page = sheet(pairs, columns=2, gap=2)
+    assert page.size == (2 * 16 + 2, 2 * 8 + 2)
+    assert page.getpixel((0, 0)) == (1, 0, 0) and page.getpixel((8, 0)) == (0, 1, 0)
+    assert page.getpixel((18, 0)) == (2, 0, 0) and page.getpixel((0, 10)) == (3, 0, 0)
+    assert page.getpixel((18, 10)) == (255, 255, 255)
+
+
+def test_the_readme_s_grid_is_drawn_from_the_shipped_weights():
+    (mask, picture), *_ = draw(2, batch=2, steps=1)
+    assert mask.size == picture.size == (128, 128)
