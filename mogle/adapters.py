@@ -14,6 +14,7 @@ import pickle
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def lora_state(transformer: Any) -> dict[str, Tensor]:
     for name, layer in lora_layers(transformer).items():
         for kind in ("lora_A", "lora_B"):
             half = getattr(layer, kind)[NAME]
-            with align_module_device(half, "cpu"):
+            with align_module_device(half, "cpu") if hasattr(half, "_hf_hook") else nullcontext():
                 state[f"{name}.{kind}.weight"] = half.weight.detach().cpu().clone()
     return state
 

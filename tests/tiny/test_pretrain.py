@@ -75,7 +75,7 @@ def test_training_goes_on_from_a_base(shop, tmp_path, monkeypatch):
     name = "diffusion_pytorch_model.safetensors"
     before, after = load_file(shop.base_dir / "transformer" / name), load_file(tmp_path / "undistilled" / name)
     assert all(torch.allclose(before[k].float(), v.float(), atol=1e-3) for k, v in after.items())
-    with pytest.raises(MogleError, match="no vae/"):
+    with pytest.raises(MogleError, match="found no tokenizer/"):
         stages.Workshop(tmp_path, settings, start=tmp_path / "nothing").take_over(["base"])
 
 

@@ -19,8 +19,8 @@ def test_every_packaged_file_is_valid_and_the_defaults_are_the_references() -> N
 
 
 def test_the_command_line_has_the_last_word() -> None:
-    found = load_train_settings("tiny", ["steps=7", "minutes=1.5", "cache=false", "experts=global", "ema=none"])
-    assert (found.steps, found.minutes, found.cache, found.experts, found.ema) == (7, 1.5, False, "global", None)
+    found = load_train_settings("tiny", ["steps=7", "minutes=1.5", "cache=false", "variant=only-global", "ema=none"])
+    assert (found.steps, found.minutes, found.cache, found.variant, found.ema) == (7, 1.5, False, "only-global", None)
     assert found.rank == load_train_settings("tiny").rank
 
 
@@ -32,7 +32,7 @@ def test_the_command_line_has_the_last_word() -> None:
         ("batch=many", "expected a whole number"),
         ("drop_text=1.5", "expected 0 to 1"),
         ("learning_rate=nan", "expected a number"),
-        ("gate=soft", "expected one of dynamic, none, scalar"),
+        ("variant=soft", "expected one of full, only-global, only-local"),
         ("steps", "expected name=value"),
         ("accumulation=3", "multiple of accumulation=3"),
     ],

@@ -153,7 +153,7 @@ def test_a_warm_start_draws_outlines_and_is_reproducible() -> None:
 
 
 def test_without_experts_and_gate_there_is_nothing_to_warm() -> None:
-    pipe, settings = make_pipe(), but(warm_start=2, experts="none", gate="none")
+    pipe, settings = make_pipe(), but(warm_start=2, variant="neither")
     prepare_adapter(pipe, settings)
     assert warm_start(pipe, RandomSet(), settings) == 0
 
@@ -289,7 +289,7 @@ def test_what_a_dry_run_counts_for_the_published_flux() -> None:
     counts = count_parameters(transformer_config("black-forest-labs/FLUX.1-dev"), TrainSettings())
     assert (counts["lora"], counts["lora_modules"], counts["mogle"]) == (14_487_808, 343, 101_780)
     assert counts["frozen"] == 11_901_408_320
-    alone = count_parameters(transformer_config("black-forest-labs/FLUX.1-dev"), TrainSettings(experts="global"))
+    alone = count_parameters(transformer_config("black-forest-labs/FLUX.1-dev"), TrainSettings(variant="only-global"))
     assert counts["trained"] - alone["trained"] == 101_780 - 64 * 32 - 32 - 32 * 64 - 64
 
 
