@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from mogle.neighbours import announce
+
+announce()
+
 __version__ = "0.1.0"
 
 _EXPORTS = {

@@ -45,7 +45,7 @@ def test_requirements_are_floors_that_the_constraints_meet():
     for requirement in [*PROJECT["dependencies"], *(r for extra in EXTRAS for r in EXTRAS[extra])]:
         assert re.fullmatch(r"[\w.-]+>=[\d.]+(; .*)?", requirement), f"{requirement}: a floor, and no upper pin"
         name, floor = name_of(requirement), re.search(r">=([\d.]+)", requirement)[1]
-        if requirement not in (*EXTRAS["gpu"], *EXTRAS["eval"]):  # CI installs neither: a GPU, torchvision
+        if requirement not in EXTRAS["gpu"]:  # CI has none
             assert tuple(map(int, exact[name].split(".")[:2])) >= tuple(map(int, floor.split(".")[:2])), name
     assert "torchvision" not in exact, "the pinned torch has no CPU build of it beside it"
 

@@ -40,7 +40,13 @@ NETWORKS = {
     "clip-text": Network("openai/clip-vit-base-patch16", "text", "MIT (CLIP)", "transformers", "transformers"),
     "clip-cmmd": Network("openai/clip-vit-large-patch14-336", "CMMD", "MIT (CLIP)", "transformers", "transformers"),
     "dino": Network("facebook/dino-vitb8", "structure", "Apache-2.0", "transformers", "transformers"),
-    "inception": Network("", "FID and KID", "Apache-2.0 (TensorFlow's Inception)", "cleanfid", "clean-fid torchvision"),
+    "inception": Network(
+        "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+        "FID and KID",
+        "Apache-2.0 (TensorFlow's Inception)",
+        "torch",
+        "torch",
+    ),
     "reward": Network("ImageReward-v1.0", "ImageReward", "Apache-2.0", "ImageReward", "image-reward"),
 }
 
@@ -162,26 +168,48 @@ class DinoKeys:
 
 
 class Inception:
-    """Features of FID and KID as clean-fid makes them, resizing included (mode "clean")."""
+    """Features of FID and KID as clean-fid makes them in mode "clean": its network, its resizing, without the package
+    itself, which would bring a torchvision of another build than torch's."""
 
-    def __init__(self, model: Any = None, resize: Any = None, device: str = "cpu") -> None:
-        if model is None or resize is None:
-            need("inception")
-            from cleanfid.features import build_feature_extractor  # type: ignore[import-not-found]
-            from cleanfid.resize import build_resizer  # type: ignore[import-not-found]
+    def __init__(self, layers: Any = None, device: str = "cpu", side: int = 299) -> None:
+        if layers is None:
+            layers = torch.jit.load(_downloaded(NETWORKS["inception"].hub), map_location=device).eval().layers
+        self.layers, self.device, self.side = layers, device, side
 
-            model = build_feature_extractor("clean", torch.device(device), use_dataparallel=False)
-            resize = build_resizer("clean")
-        self.model, self.resize, self.device = model, resize, device
+    def resized(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 (H,W,3) -> float32 (side,side,3): bicubic with antialiasing, a channel at a time, not rounded."""
+        from PIL import Image
+
+        def channel(values: np.ndarray) -> np.ndarray:
+            image = Image.fromarray(values.astype(np.float32), mode="F")
+            return np.asarray(image.resize((self.side, self.side), Image.Resampling.BICUBIC)).clip(0, 255)
+
+        return np.stack([channel(picture[..., index]) for index in range(3)], axis=-1)
 
     def features(self, images: Pictures) -> np.ndarray:
         """uint8 (N,H,W,3) -> float32 (N,2048)."""
 
         def network(part: np.ndarray) -> Tensor:
-            pixels = torch.from_numpy(np.stack([self.resize(picture) for picture in part]))
-            return self.model(pixels.permute(0, 3, 1, 2).float().to(self.device))
+            pixels = torch.from_numpy(np.stack([self.resized(picture) for picture in part]))
+            return self.layers((pixels.permute(0, 3, 1, 2).to(self.device) - 128) / 128).flatten(1)
 
         return _features(images, network)
+
+
+def _downloaded(address: str) -> Path:
+    """The file at an address, kept in torch's cache.
+
+    Raises:
+        MogleError: it could not be fetched; says what to do.
+    """
+    path = Path(torch.hub.get_dir(), "mogle", address.rsplit("/", 1)[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        try:
+            torch.hub.download_url_to_file(address, str(path), progress=False)
+        except OSError as error:
+            raise MogleError(f"{address}: not to be had ({error}); expected a connection, or {path}") from error
+    return path
 
 
 class Reward:

@@ -94,10 +94,14 @@ def test_structure_takes_the_keys_of_the_layer_asked_for_class_token_first(image
         DinoKeys(model, layer=11)
 
 
-def test_inception_sees_each_picture_as_its_resizer_leaves_it(images) -> None:
-    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    features = Inception(model, resize=lambda x: x[:20].astype(np.float32)).features(images)
-    np.testing.assert_allclose(features, images[:, :20].mean((1, 2)), rtol=1e-4)
+def test_inception_sees_each_picture_resized_and_between_minus_one_and_one(images) -> None:
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1))
+    flat = np.full_like(images[:2], 192)
+    np.testing.assert_allclose(Inception(model).features(flat), 0.5)
+    same = Inception(model, side=images.shape[1]).features(images[:, :, : images.shape[1]])
+    np.testing.assert_allclose(128 * same + 128, images[:, :, : images.shape[1]].mean((1, 2)), rtol=1e-4)
+    halved = Inception(side=20, layers=model).resized(images[0])
+    assert halved.shape == (20, 20, 3) and halved.dtype == np.float32 and (halved % 1 != 0).any()
 
 
 def test_reward_pairs_pictures_and_sentences(images) -> None:
@@ -110,8 +114,8 @@ def test_reward_pairs_pictures_and_sentences(images) -> None:
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch) -> None:
     monkeypatch.setattr(networks, "find_spec", lambda name: None)
-    with pytest.raises(MogleError, match="pip install clean-fid"):
-        need("inception")
+    with pytest.raises(MogleError, match="pip install transformers"):
+        need("dino")
     with pytest.raises(MogleError, match="pip install image-reward"):
         Reward()
 
