@@ -51,7 +51,8 @@ def train_ablations(
     """
     from mogle.checkpoints import base_folder
     from mogle.tiny.portraits import full_caption, paint_many
-    from mogle.training.finetune import PaintedSource, base_size, leave, train_on
+    from mogle.tiny.source import PaintedSource
+    from mogle.training.finetune import base_size, leave, train_on
     from mogle.training.settings import load_train_settings
 
     if unknown := [name for name in names if name not in ABLATIONS]:

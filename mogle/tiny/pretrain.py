@@ -337,7 +337,8 @@ def distill(shop: Workshop) -> dict[str, Any]:
 
 def adapter(shop: Workshop) -> dict[str, Any]:
     """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
-    from mogle.training.finetune import PaintedSource, train_on
+    from mogle.tiny.source import PaintedSource
+    from mogle.training.finetune import train_on
     from mogle.training.settings import load_train_settings
 
     want = dict(shop.settings["adapter"])
