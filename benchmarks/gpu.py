@@ -27,9 +27,9 @@ from torch import nn
 
 from mogle.experts import MoGLE
 from mogle.lora import NAME, add_lora, train_lora
+from mogle.training.flow import Example, VelocityLoss
 from mogle.training.plan import matrix_rate
 from mogle.training.settings import TrainSettings
-from mogle.training.trainer import Batch, VelocityLoss
 
 DTYPES = {**PLAIN, "nf4": torch.bfloat16}
 STEPS = 28  # of one picture
@@ -100,7 +100,7 @@ def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_toke
         loss = VelocityLoss(model, mogle, settings, step.ids)
         optimizer = torch.optim.AdamW([*mogle.parameters(), *lora], lr=1e-4)
         noise = torch.randn_like(step.latents.float())
-        part = Batch(["0"] * batch, step.latents, noise, step.t, step.conditions, step.text, step.pooled)
+        part = Example("", step.latents, noise, step.t, step.conditions, step.text, step.pooled)
 
         def once() -> None:
             with torch.autocast(device.split(":")[0], dtype, enabled=dtype != torch.float32):

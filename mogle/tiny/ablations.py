@@ -51,9 +51,9 @@ def train_ablations(
     """
     from mogle.checkpoints import base_folder
     from mogle.tiny.portraits import full_caption, paint_many
+    from mogle.tiny.source import PaintedSource
     from mogle.training.finetune import base_size, leave, train_on
     from mogle.training.settings import load_train_settings
-    from mogle.training.sources import PaintedSource
 
     if unknown := [name for name in names if name not in ABLATIONS]:
         raise MogleError(f"{', '.join(unknown)}: no such ablation; expected some of {', '.join(ABLATIONS)}")

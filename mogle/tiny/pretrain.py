@@ -397,9 +397,9 @@ def distill(shop: Workshop) -> dict[str, Any]:
 
 def adapter(shop: Workshop) -> dict[str, Any]:
     """Fine-tunes MoGLE and LoRA on the finished base and saves the adapter."""
+    from mogle.tiny.source import PaintedSource
     from mogle.training.finetune import train_on
     from mogle.training.settings import load_train_settings
-    from mogle.training.sources import PaintedSource
 
     want = dict(shop.settings["adapter"])
     count, (images, masks, _, _) = want.pop("portraits"), shop.portraits()

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from mogle.errors import MogleError
-from mogle.training.encode import Common, Encoded, Encoder
-from mogle.training.sources import Source
+from mogle.training.encode import Common, Encoded, Encoder, Source
 
 SHARD = 64  # samples
 
@@ -57,11 +57,10 @@ def encode_set(
     outlines: bool = False,
     rank: int = 0,
     processes: int = 1,
-    progress: Callable[[int], Any] = lambda samples: None,
 ) -> Path:
     """Encodes what of this process's shards is not there yet -> the cache's folder.
 
-    The caller has to wait for the other processes before it reads. `progress` is told of every sample done.
+    The caller has to wait for the other processes before it reads.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -73,11 +72,12 @@ def encode_set(
         _save(encoder.common()._asdict(), folder / "common.safetensors")
         with written_whole(folder / "index.json") as path:
             path.write_text(json.dumps({**facts, "ids": list(source.ids)}))
-    for number, start in enumerate(range(0, len(source.ids), SHARD)):
+    starts = range(0, len(source.ids), SHARD)
+    bar = tqdm(starts, desc="encoding", unit=" samples", unit_scale=SHARD, disable=rank > 0 or None)  # None: on a TTY
+    for number, start in enumerate(bar):
         path, rows = _shard(folder, number), range(start, min(start + SHARD, len(source.ids)))
         if number % processes == rank and not path.exists():
             _save(_encode_shard(source, encoder, rows, facts["captions"], outlines), path)
-        progress(len(rows))
     return folder
 
 

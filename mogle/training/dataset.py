@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mogle.labels import LABELS
-from mogle.training.encode import Common, Encoded, Encoder
+from mogle.training.encode import Common, Encoded, Encoder, Source
 from mogle.training.flow import Example, sample_times
 from mogle.training.settings import TrainSettings
-from mogle.training.sources import Source
 
 
 class EncodedSet(Protocol):

@@ -10,10 +10,11 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mogle.conditions import encode_distinct, encode_images
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
     from mogle.pipeline import FaceMoGLEPipeline
 
 FORMAT = 1  # of what is kept; part of a cache's key
+
+
+class Source(Protocol):
+    """What encoding asks of a data set; `FaceDataset` has it, and painted portraits."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    def image(self, index: int) -> Image.Image: ...
+    def label_map(self, index: int) -> np.ndarray: ...
+    def captions(self, index: int) -> list[str]: ...
 
 
 class Encoded(NamedTuple):

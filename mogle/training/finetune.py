@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,34 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.training.settings import TrainSettings
-from mogle.training.sources import PAINTED, PaintedSource, Source, open_source
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
     from mogle.training.dataset import EncodedSet
-    from mogle.training.encode import Encoder
+    from mogle.training.encode import Encoder, Source
     from mogle.training.watch import Watcher
 
 ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+PAINTED = 200  # portraits, where neither data set nor count is given
+
+
+def open_source(settings: TrainSettings, size: tuple[int, int], skip_bad: bool = False) -> tuple[Source, int]:
+    """The samples to train on, every file of them read once -> them, and how many bad ones were left out.
+
+    Raises:
+        MogleError: problems, all of them at once, without `skip_bad`.
+    """
+    from mogle.datasets import FaceDataset
+
+    if settings.data is None:
+        from mogle.tiny.source import PaintedSource
+
+        return PaintedSource.paint(settings.count or PAINTED, size), 0
+    dataset = FaceDataset.checked(settings.data, split="train", size=size, skip_bad=skip_bad)
+    dataset.ids = dataset.ids[: settings.count]
+    return dataset, dataset.skipped
 
 
 def fine_tune(
@@ -107,10 +123,9 @@ def train_on(
     encoder = Encoder(encoders, source.label_map(0).shape, settings.prompt_tokens, dtype)
     watcher = make_watcher(source, encoder, settings)
     samples = encoded_samples(source, encoder, settings, accelerator, Path(cache), base)
-    parts = _quantised(base, "transformer", settings.quantise, dtype)
-    if settings.sample_every:
-        parts["vae"] = encoders.vae
-    del encoder, encoders
+    parts = {"vae": encoders.vae if settings.sample_every else None}
+    del encoder, encoders  # before the transformer comes
+    parts |= _quantised(base, "transformer", settings.quantise, dtype)
     pipe = load_pipeline(base, adapter, device, dtype=dtype, without=ENCODERS, **parts)
     if adapter is None and not checkpoints_in(out):
         prepare_adapter(pipe, settings)
@@ -179,8 +194,6 @@ def encoded_samples(
     source: Source, encoder: Encoder, settings: TrainSettings, accelerator: Accelerator, cache: Path, base: Path | str
 ) -> EncodedSet:
     """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
-    from tqdm.auto import tqdm
-
     from mogle.training.cache import CachedSet, encode_set, source_facts
     from mogle.training.dataset import StreamedSet
 
@@ -189,12 +202,8 @@ def encoded_samples(
     if not settings.cache:
         return StreamedSet(source, encoder, captions)
     facts = {**encoder.facts(base), **source_facts(source, captions)}
-    quiet = not (accelerator.is_main_process and sys.stderr.isatty())
-    with tqdm(total=len(source.ids), desc="encoding", unit=" samples", disable=quiet) as bar:
-        folder = encode_set(
-            cache, source, encoder, facts, outlines=settings.warm_start > 0, rank=accelerator.process_index,
-            processes=accelerator.num_processes, progress=bar.update,
-        )  # fmt: skip
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    folder = encode_set(cache, source, encoder, facts, outlines=settings.warm_start > 0, rank=rank, processes=processes)
     accelerator.wait_for_everyone()
     return CachedSet(folder)
 
@@ -206,7 +215,7 @@ def make_watcher(source: Source, encoder: Encoder, settings: TrainSettings) -> W
     from mogle.training.watch import Watcher
 
     judge, rows = None, range(min(4, len(source.ids)))
-    if settings.sample_every and isinstance(source, PaintedSource) and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
+    if settings.sample_every and settings.data is None and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
         parser, _ = load_judges(shipped(JUDGES))
 
         def judge(pictures: np.ndarray, label_maps: np.ndarray) -> float:

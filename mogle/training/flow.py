@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def sample_times(count: int, generator: torch.Generator, device: Any, high_noise: float = 0.0) -> Tensor:
+def sample_times(count: int, generator: torch.Generator, device: torch.device | str, high_noise: float = 0.0) -> Tensor:
     """(count,) times t = sigmoid(n), n ~ N(0, 1): the logit-normal density of rectified flow training.
 
     A share `high_noise` has n ~ N(2, 1.5^2) instead. Sentence and mask say what noise still hides: colours and places,
