@@ -123,8 +123,8 @@ def test_resize_is_nearest_neighbour(mask):
     double = decode_mask(mask, size=(96, 128))
     assert (double == mask.repeat(2, 0).repeat(2, 1)).all()
     assert (decode_mask(double, size=mask.shape) == mask).all()
-    assert decode_mask(mask, size=37).shape == (37, 37)
-    assert set(np.unique(decode_mask(mask, size=(97, 61)))) <= set(range(19))
+    assert decode_mask(mask, size=37, fit="stretch").shape == (37, 37)
+    assert set(np.unique(decode_mask(mask, size=(97, 61), fit="stretch"))) <= set(range(19))
     with pytest.raises(MogleError, match="at least 1"):
         decode_mask(mask, size=0)
 
