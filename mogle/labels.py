@@ -65,9 +65,7 @@ def decode_mask(
         MogleWarning: with the number of pixels whose colour had to be guessed; where the label map cannot be a face,
             with the likely cause; where it was cropped, padded or stretched.
     """
-    if palette not in _PALETTES:
-        raise MogleError(f"palette={palette!r}: expected one of {', '.join(map(repr, _PALETTES))}")
-    order_table(labels)  # refuses a name that there is not
+    check_options(palette, labels, fit)
     if isinstance(image, (str, os.PathLike)):
         name, image = str(image), open_image(image)
     elif isinstance(image, Image.Image):
@@ -80,6 +78,14 @@ def decode_mask(
     if why := doubt(label_map):
         warnings.warn(f"{name}: {why}", MogleWarning, stacklevel=2)
     return label_map if size is None else resize_labels(label_map, size, fit, name)
+
+
+def check_options(palette: str, labels: str, fit: str | None) -> None:
+    """Refuse, by name, what `decode_mask` cannot take for these."""
+    if palette not in _PALETTES:
+        raise MogleError(f"palette={palette!r}: expected one of {', '.join(map(repr, _PALETTES))}")
+    order_table(labels)
+    fit_window((1, 1), (1, 1), fit, "mask")
 
 
 def resize_labels(

@@ -64,7 +64,7 @@ def test_split_by_number_only_where_numbered_as_celeba(tmp_path):
 def test_size(tmp_path):
     make(tmp_path, ["0"], size=32, mask_size=16)
     assert FaceDataset(tmp_path)[0].label_map.shape == (32, 32)
-    sample = FaceDataset(tmp_path, size=(24, 20))[0]
+    sample = FaceDataset(tmp_path, size=(24, 20), fit="stretch")[0]
     assert sample.image.size == (20, 24) and sample.label_map.shape == (24, 20)
 
 

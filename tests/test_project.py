@@ -58,8 +58,9 @@ def test_imports_are_cheap(code):
 
 #: Rooms in the order in which data walks through them; a room imports only what comes before it.
 HOUSE = (
-    "errors", "classes", "pictures", "anatomy", "mask_formats", "labels", "words", "provenance", "datasets", "conditions", "experts", "ablations", "blocks",
-    "transformer", "adapters", "pipeline", "checkpoints", "sampling", "metrics", "parsing", "training", "course", "cli",
+    "errors", "classes", "pictures", "anatomy", "mask_formats", "labels", "words", "provenance", "dataset_files",
+    "datasets", "conditions", "experts", "ablations", "blocks", "transformer", "adapters", "pipeline", "checkpoints",
+    "sampling", "metrics", "parsing", "training", "course", "cli",
 )  # fmt: skip
 
 
