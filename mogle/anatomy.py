@@ -91,7 +91,8 @@ def _faults(layout: _Layout) -> list[str]:
     found += [f"more {part} than skin" for part in ("nose", "l_eye", "r_eye") if layout.larger(part, "skin")]
     if layout.nose_in_skin():
         found += ["brows below eyes"] if layout.wholly_above("eyes", "brows") else []
-        found += ["nose above brows"] if layout.wholly_above("nose", "brows") else []
+        found += ["nose above eyes"] if layout.above("nose", "eyes") else []
+        found += ["hat below lips"] if layout.above("lips", "hat") and "hat below lips" not in found else []
     return found
 
 
@@ -107,16 +108,16 @@ def doubt(label_map: np.ndarray) -> str:
     faults = _faults(layout)
     if present[0] == 1 and len(present) > 2:
         return _said(["no background (0), but labels from 1 on"], ["one-based"])
-    if faults:
-        return _said(
-            faults, [name for name in ORDERS if name not in ("celebamask", "segface") and _fits(label_map, name)]
-        )
-    if layout.mirrored() and layout.nose_in_skin():
-        return (
-            "found every left part on the picture's left, expected it on the right (left is the person's own): colours "
-            "of the reference's web demo need palette='demo'; a mirrored mask needs left and right labels exchanged"
-        )
-    return ""
+    mirrored = layout.nose_in_skin() and layout.mirrored()
+    if not faults and not mirrored:
+        return ""
+    orders = [name for name in ORDERS if name not in ("celebamask", "segface") and _fits(label_map, name)]
+    if faults or orders:
+        return _said(faults or ["every left part on the picture's left"], orders)
+    return (
+        "found every left part on the picture's left, expected it on the right (left is the person's own): colours of "
+        "the reference's web demo need palette='demo'; a mirrored mask needs left and right labels exchanged"
+    )
 
 
 def _fits(label_map: np.ndarray, name: str) -> bool:

@@ -61,7 +61,8 @@ def read_array(array: Any, how: Reading) -> np.ndarray:
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim == 2:
         return from_numbers(values, how)
-    if values.ndim == 3 and len(LABELS) in (values.shape[0], values.shape[-1]):
+    ends = values.shape[:1] + values.shape[-1:]
+    if values.ndim == 3 and len(LABELS) in ends and not {3, 4} & set(ends):
         axis = 0 if values.shape[0] == len(LABELS) else -1
         raise MogleError(
             f"{how.name}: found {found}, which looks one-hot; expected labels (H, W): pass mask.argmax({axis})"
@@ -146,11 +147,13 @@ def _from_indices(picture: Image.Image, how: Reading) -> np.ndarray:
         table = np.array(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         if not _reordered(table, used, how.palette):
             return index.astype(np.uint8)
+        label_map = _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how)
         warnings.warn(
             f"{how.name}: its palette is in another order, so its colours were read, not its indices",
             MogleWarning,
             stacklevel=4,
         )
+        return label_map
     return _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how)
 
 
