@@ -42,11 +42,12 @@ class FaceSample:
     attributes: dict[str, str | None] | None
 
 
-def _complain(root: Path, problems: Sequence[Problem]) -> MogleError:
-    return MogleError(
-        f"{root}: {len(problems)} problem{'s' if len(problems) > 1 else ''} in the data set; "
-        f"put them right, or leave these samples out with skip_bad=True{in_lines(problems)}"
-    )
+def _complain(root: Path, problems: Sequence[Problem], none_left: bool = False) -> MogleError:
+    what = "put them right: no usable sample is left without them"
+    if not none_left:
+        what = "put them right, or leave these samples out with skip_bad=True"
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return MogleError(f"{root}: {count} in the data set; {what}{in_lines(problems)}")
 
 
 class FaceDataset(Sequence[FaceSample]):
@@ -109,11 +110,13 @@ class FaceDataset(Sequence[FaceSample]):
             inside = TRAIN_IDS if split == "train" else TEST_IDS
             self.ids = [name for name in self.ids if int(name) in inside]
         if not self.ids:
+            if self._faces.found.keys() <= bad and self._problems:
+                raise _complain(self.root, self._problems, none_left=True)
             wanted = f"the {split} split" if split and self.has_split else "the data set"
             raise MogleError(
                 f"{self.root}: no usable sample in {wanted} ({len(self._faces.found)} pictures, {len(bad)} ids with "
-                "problems; train is ids 0..26999, test 27000..29999); use split=None for all of it, or put the "
-                f"problems right{in_lines(self._problems)}"
+                f"problems; train is ids 0..26999, test 27000..29999); use split=None for all of it"
+                f"{in_lines(self._problems)}"
             )
 
     def _pair_up(self) -> set[str]:
@@ -169,7 +172,7 @@ class FaceDataset(Sequence[FaceSample]):
         if dataset._problems and not skip_bad:
             raise _complain(dataset.root, dataset._problems)
         if not dataset.ids:
-            raise MogleError(f"{dataset.root}: every sample has a problem; put them right{in_lines(dataset._problems)}")
+            raise _complain(dataset.root, dataset._problems, none_left=True)
         return dataset
 
     def stamp(self, index: int) -> list[int]:

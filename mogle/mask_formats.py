@@ -61,9 +61,12 @@ def read_array(array: Any, how: Reading) -> np.ndarray:
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim == 2:
         return from_numbers(values, how)
-    ends = values.shape[:1] + values.shape[-1:]
-    if values.ndim == 3 and len(LABELS) in ends and not {3, 4} & set(ends):
-        axis = 0 if values.shape[0] == len(LABELS) else -1
+    axis = 0 if values.shape[0] == len(LABELS) else -1
+    if (
+        values.ndim == 3
+        and values.shape[axis] == len(LABELS)
+        and (values.dtype.kind == "f" or values.shape[-1] not in (3, 4) or (values.sum(axis) == 1).all())
+    ):
         raise MogleError(
             f"{how.name}: found {found}, which looks one-hot; expected labels (H, W): pass mask.argmax({axis})"
         )

@@ -380,7 +380,7 @@ def test_other_parsers_numbers_are_recognised_in_every_portrait():
 
 
 def test_left_and_right_are_the_persons_own_in_every_order():
-    left, right = (np.nonzero(FACE == LABELS.index(brow))[1].mean() for brow in ("l_brow", "r_brow"))
+    left, right = (np.argwhere(np.isin(FACE, LABELS.index(brow)))[:, 1].mean() for brow in ("l_brow", "r_brow"))
     assert left > right
     assert all(order.index("l_eye") + 1 == order.index("r_eye") for order in ORDERS.values())
     assert all(set(order) <= {*LABELS, ""} for order in ORDERS.values())
