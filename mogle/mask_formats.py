@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 def read_picture(picture: Image.Image, how: Reading) -> np.ndarray:
     """Pick the reading that fits the picture's mode; see `mogle.labels.decode_mask`."""
     if picture.mode == "1":
-        raise MogleError(f"{how.name}: found a black-and-white picture, {_part_hint(how.name)}")
+        raise MogleError(f"{how.name}: found a black-and-white picture, expected labels 0..18; {_part_hint(how.name)}")
     if picture.mode in ("P", "PA"):
         return _from_indices(picture, how)
     if picture.mode in ("L", "LA", "I", "F", "I;16", "I;16B", "I;16L"):
@@ -129,8 +129,8 @@ def _part_hint(name: str) -> str:
     part = next((label for label in LABELS if re.search(rf"(^|[_\W\d]){label}($|[_\W])", Path(name).stem)), "")
     of = f"one part ({part})" if part else "one region"
     return (
-        f"which is {of} alone, such as CelebAMask-HQ's raw annotations: a black-and-white mask of one region is not "
-        "enough; expected one mask of all classes (labels 0..18): join the parts of the face first"
+        f"a black-and-white mask of {of} alone, as CelebAMask-HQ's raw annotations are, is not enough: join the parts "
+        "of the face to one mask of labels first (that data set's g_mask.py does it)"
     )
 
 
