@@ -4,15 +4,17 @@
 
 Ids are file names without their ending. They need not be contiguous and may be padded ("00001"); files belong together
 by id alone, never by their place in a listing. ``text.json`` ({"52.jpg": [captions]}) may be absent, ``text/`` too, not
-both; ``attributes.json`` is what painted portraits have besides.
+both; ``attributes.json`` is what painted portraits have besides. Pictures and masks may end in any of
+`mogle.pictures.ENDINGS`, in small or capital letters; texts are UTF-8, with or without a byte-order mark, or UTF-16.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mogle.errors import MogleError
-from mogle.labels import decode_mask, open_image
+from mogle.dataset_files import Files, Problem, in_lines, natural, read_json, read_text
+from mogle.errors import MogleError, MogleWarning
+from mogle.labels import check_options, decode_mask, resize_labels
+from mogle.pictures import ENDINGS, fit_picture, read_rgb, same_aspect, sides
 
 TRAIN_IDS = range(0, 27000)
 TEST_IDS = range(27000, 30000)
-_FACES = (".jpg", ".jpeg", ".png")
-_LISTED = 20  # problems spelled out in a message; the rest is counted
 
 
 @dataclass(frozen=True)
@@ -40,42 +42,12 @@ class FaceSample:
     attributes: dict[str, str | None] | None
 
 
-def _natural(name: str) -> tuple[Any, ...]:
-    """Sort key: 2 before 10, "00002" before "10"."""
-    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name))
-
-
-def _listing(folder: Path, endings: Sequence[str]) -> dict[str, list[str]]:
-    """Id -> names of its files. Other files (thumbnails, half-written parts) are nobody's business."""
-    found: dict[str, list[str]] = {}
-    if folder.is_dir():
-        for entry in sorted(os.listdir(folder)):
-            stem, ending = os.path.splitext(entry)
-            if ending.lower() in endings and not entry.startswith("."):
-                found.setdefault(stem, []).append(entry)
-    return found
-
-
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-        problems.append(f"{path.name}: found a JSON {type(value).__name__}, expected an object")
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name}: not readable as JSON ({error})")
-    return {}
-
-
-def _complain(root: Path, problems: list[str]) -> MogleError:
-    more = f"\n  ... and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    lines = "".join(f"\n  {p}" for p in problems[:_LISTED])
-    return MogleError(
-        f"{root}: {len(problems)} problem{'s' if len(problems) > 1 else ''} in the data set; "
-        f"put them right, or leave these samples out with skip_bad=True{lines}{more}"
-    )
+def _complain(root: Path, problems: Sequence[Problem], none_left: bool = False) -> MogleError:
+    what = "put them right: no usable sample is left without them"
+    if not none_left:
+        what = "put them right, or leave these samples out with skip_bad=True"
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return MogleError(f"{root}: {count} in the data set; {what}{in_lines(problems)}")
 
 
 class FaceDataset(Sequence[FaceSample]):
@@ -90,6 +62,8 @@ class FaceDataset(Sequence[FaceSample]):
         size: side, or (height, width), that pictures (Lanczos) and label maps (nearest) are brought to. None keeps the
             picture's size, and brings the label map to it (CelebA-HQ has 1,024 px faces and 512 px masks).
         skip_bad: leave samples with a problem out, and say how many in ``skipped``, instead of raising.
+        labels, palette: who gave the masks' numbers, and their colours; see `mogle.labels.decode_mask`.
+        fit: "crop", "pad" or "stretch", for samples of another shape than ``size``; None refuses them.
 
     Only names are looked at here, so that opening 30,000 samples takes no time; `validate` reads every file.
 
@@ -105,59 +79,72 @@ class FaceDataset(Sequence[FaceSample]):
         size: int | tuple[int, int] | None = None,
         *,
         skip_bad: bool = False,
+        labels: str = "celebamask",
+        palette: str = "dataset",
+        fit: str | None = None,
     ) -> None:
         if split not in (None, "train", "test"):
             raise MogleError(f"split {split!r}: expected 'train', 'test' or None")
         self.root = Path(root)
-        self.size = (size, size) if isinstance(size, int) else size
-        self.skip_bad = skip_bad
+        self.size = None if size is None else sides(size)
+        self.skip_bad, self.fit = skip_bad, fit
+        check_options(palette, labels, fit)
+        self.labels, self.palette = labels, palette
         if not (self.root / "face").is_dir():
             found = "a folder without face/" if self.root.is_dir() else "no such folder"
             raise MogleError(f"{self.root}: {found}; expected a data set with face/, mask/ and text/ or text.json")
-        faces = _listing(self.root / "face", _FACES)
-        masks = _listing(self.root / "mask", (".png",))
-        self._texts = _listing(self.root / "text", (".txt",))
-        problems: list[str] = []
-        listed = _read_json(self.root / "text.json", problems)
+        self._faces = Files.listed(self.root, "face", ENDINGS)
+        self._masks = Files.listed(self.root, "mask", ENDINGS)
+        self._texts = Files.listed(self.root, "text", (".txt",))
+        self._problems: list[Problem] = []
+        listed = read_json(self.root / "text.json", self._problems)
         self._captions = {os.path.splitext(name)[0]: captions for name, captions in listed.items()}
-        bad: set[str] = set()
-        for name in sorted(faces.keys() | masks.keys() | self._texts.keys() | self._captions.keys(), key=_natural):
-            what = []
-            if name not in faces:
-                has = [
-                    w
-                    for w, there in (("mask", masks), ("captions", {**self._texts, **self._captions}))
-                    if name in there
-                ]
-                what.append(f"{' and '.join(has)} without a picture in face/")
-            else:
-                if len(faces[name]) > 1:
-                    what.append(f"{len(faces[name])} pictures: {', '.join(faces[name])}")
-                if name not in masks:
-                    what.append(f"no mask/{name}.png")
-                if name not in self._texts and name not in self._captions:
-                    what.append(f"no captions (text/{name}.txt or text.json)")
-                elif name in self._captions and not _are_captions(self._captions[name]):
-                    what.append("text.json holds no list of captions for it")
-            if what:
-                bad.add(name)
-                problems.append(f"{name}: {', '.join(what)}")
-        if problems and not skip_bad:
-            raise _complain(self.root, problems)
-        self.problems = problems
-        self._faces = faces
-        self.has_split = self._is_celeba_like(list(faces))
-        self.ids = [name for name in sorted(faces, key=_natural) if name not in bad]
+        bad = self._pair_up()
+        if self._problems and not skip_bad:
+            raise _complain(self.root, self._problems)
+        self._quiet = False  # whether the notes on single files have been given
+        self._attributes: dict[str, dict[str, str | None]] | None = None
+        self.has_split = self._is_celeba_like(list(self._faces.found))
+        self.ids = [name for name in sorted(self._faces.found, key=natural) if name not in bad]
         if split and self.has_split:
             inside = TRAIN_IDS if split == "train" else TEST_IDS
             self.ids = [name for name in self.ids if int(name) in inside]
         if not self.ids:
+            if self._faces.found.keys() <= bad and self._problems:
+                raise _complain(self.root, self._problems, none_left=True)
             wanted = f"the {split} split" if split and self.has_split else "the data set"
             raise MogleError(
-                f"{self.root}: no usable sample in {wanted} ({len(faces)} pictures, {len(bad)} with problems; train is "
-                "ids 0..26999, test 27000..29999); use split=None for all of it"
+                f"{self.root}: no usable sample in {wanted} ({len(self._faces.found)} pictures, {len(bad)} ids with "
+                f"problems; train is ids 0..26999, test 27000..29999); use split=None for all of it"
+                f"{in_lines(self._problems)}"
             )
-        self._attributes: dict[str, dict[str, str | None]] | None = None
+
+    def _pair_up(self) -> set[str]:
+        """The ids whose files do not belong together, each with its problems."""
+        bad: set[str] = set()
+        faces, masks, texts, captions = self._faces.found, self._masks.found, self._texts.found, self._captions
+        for name in sorted(faces.keys() | masks.keys() | texts.keys() | captions.keys(), key=natural):
+            found: list[tuple[str, str]] = []
+            if name not in faces:
+                has = [what for what, there in (("mask", masks), ("captions", {**texts, **captions})) if name in there]
+                without = f"{' and '.join(has)} without a picture in face/{self._faces.instead(name)}"
+                found.append(("no picture", without))
+            else:
+                found += [("several pictures", what) for what in self._faces.several(name, "pictures")]
+                found += [("several masks", what) for what in self._masks.several(name, "masks")]
+                if name not in masks:
+                    found.append(("no mask", f"no mask/{name}.png{self._masks.instead(name)}"))
+                if name in captions:
+                    if not _are_captions(captions[name]):
+                        found.append(("no captions", "text.json holds no list of captions for it"))
+                elif name not in texts:
+                    found.append(("no captions", f"no captions (text/{name}.txt or text.json)"))
+                else:
+                    found += [("several texts", what) for what in self._texts.several(name, "texts")]
+            if found:
+                bad.add(name)
+                self._problems.append(Problem(found[0][0], f"{name}: {', '.join(text for _, text in found)}"))
+        return bad
 
     @classmethod
     def checked(
@@ -167,33 +154,44 @@ class FaceDataset(Sequence[FaceSample]):
         size: int | tuple[int, int] | None = None,
         *,
         skip_bad: bool = False,
+        caption_problem: Callable[[str], str | None] | None = None,
+        **reading: Any,
     ) -> FaceDataset:
-        """The data set after every file has been read once: what is wrong with it is said at once, and all of it.
+        """The data set for a training, after every file has been read once: all that is wrong with it is said at once.
+
+        Args:
+            root, split, size, skip_bad: as for the class.
+            caption_problem: tells what is wrong with a caption (such as too many tokens), None where nothing is.
+            reading: ``labels``, ``palette``, ``fit``.
 
         Raises:
-            MogleError: listing all problems, without ``skip_bad``.
+            MogleError: listing all problems, without ``skip_bad``, or where no sample is left.
         """
-        dataset = cls(root, split, size, skip_bad=True)
-        dataset.validate()
-        if dataset.problems and not skip_bad:
-            raise _complain(dataset.root, dataset.problems)
+        dataset = cls(root, split, size, skip_bad=True, **reading)
+        dataset.validate(training=True, caption_problem=caption_problem)
+        if dataset._problems and not skip_bad:
+            raise _complain(dataset.root, dataset._problems)
         if not dataset.ids:
-            raise MogleError(f"{dataset.root}: every sample has a problem, such as {dataset.problems[0]}")
+            raise _complain(dataset.root, dataset._problems, none_left=True)
         return dataset
 
     def stamp(self, index: int) -> list[int]:
         """Sizes and times of the picture's and the mask's file: they change when either does."""
-        name = self.ids[index]
-        files = [self.picture_file(index), self.root / "mask" / f"{name}.png"]
+        files = [self.picture_file(index), self.mask_file(index)]
         return [number for file in files for number in (file.stat().st_size, file.stat().st_mtime_ns)]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the samples that were left out, a line each."""
+        return [problem.text for problem in self._problems]
 
     @property
     def skipped(self) -> int:
         """How many problems were passed over (``skip_bad=True``)."""
-        return len(self.problems)
+        return len(self._problems)
 
     def _is_celeba_like(self, names: list[str]) -> bool:
-        manifest = _read_json(self.root / "dataset.json", [])
+        manifest = read_json(self.root / "dataset.json", [])
         if "style" in manifest:
             return manifest["style"] == "portraits"
         if not all(n.isdecimal() and str(int(n)) == n and int(n) < TEST_IDS.stop for n in names):
@@ -210,41 +208,48 @@ class FaceDataset(Sequence[FaceSample]):
     def __getitem__(self, index: int) -> FaceSample:  # type: ignore[override]  # no slices: pictures are loaded one by one
         name = self.ids[index]
         image, label_map = self.image(index), self.label_map(index)
-        if self.size is None and label_map.shape != (image.height, image.width):
-            label_map = decode_mask(label_map, size=(image.height, image.width))
+        if self.size is None:
+            label_map = resize_labels(label_map, (image.height, image.width), name=str(self.mask_file(index)))
         return FaceSample(name, image, label_map, self.captions(index), self.attributes(index))
 
     def picture_file(self, index: int) -> Path:
         """Where the picture is."""
-        return self.root / "face" / self._faces[self.ids[index]][0]
+        return self.root / "face" / self._faces.found[self.ids[index]][0]
 
     def mask_file(self, index: int) -> Path:
         """Where the mask is."""
-        return self.root / "mask" / f"{self.ids[index]}.png"
+        return self.root / "mask" / self._masks.found[self.ids[index]][0]
+
+    def caption_file(self, index: int) -> Path:
+        """Where the captions are."""
+        name = self.ids[index]
+        return self.root / "text.json" if name in self._captions else self.root / "text" / self._texts.found[name][0]
+
+    def _notes(self) -> AbstractContextManager[Any]:
+        """Within it, what `validate` has said already is not said again."""
+        return warnings.catch_warnings(action="ignore", category=MogleWarning) if self._quiet else nullcontext()
+
+    def _decode(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
+        return decode_mask(self.mask_file(index), palette=self.palette, labels=self.labels, size=size, fit=self.fit)
 
     def image(self, index: int) -> Image.Image:
         """The picture alone, RGB, at the data set's ``size``."""
-        image = open_image(self.picture_file(index)).convert("RGB")
-        if self.size is not None and image.size != self.size[::-1]:
-            image = image.resize(self.size[::-1], Image.Resampling.LANCZOS)
-        return image
+        path = self.picture_file(index)
+        with self._notes():
+            image = read_rgb(path)
+        return image if self.size is None else fit_picture(image, self.size, self.fit, str(path))
 
     def label_map(self, index: int) -> np.ndarray:
         """The mask alone, uint8 (H, W), at the data set's ``size`` (its own where that is None)."""
-        return decode_mask(self.mask_file(index), size=self.size)
+        with self._notes():
+            return self._decode(index, self.size)
 
     def captions(self, index: int) -> list[str]:
-        """The captions alone; no picture is read."""
-        name = self.ids[index]
+        """The captions alone, all that this sample has; no picture is read."""
+        name, path = self.ids[index], self.caption_file(index)
         if name in self._captions:
-            return list(self._captions[name])
-        path = self.root / "text" / self._texts[name][0]
-        try:
-            captions = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise MogleError(
-                f"{path}: not readable as text ({error}); expected one caption a line, in UTF-8"
-            ) from error
+            return [caption.replace("\ufeff", "") for caption in self._captions[name]]
+        captions = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         if not captions:
             raise MogleError(f"{path}: empty; expected one caption a line")
         return captions
@@ -252,53 +257,82 @@ class FaceDataset(Sequence[FaceSample]):
     def attributes(self, index: int) -> dict[str, str | None] | None:
         """What a painted portrait shows; None for photographs."""
         if self._attributes is None:
-            problems: list[str] = []
-            self._attributes = _read_json(self.root / "attributes.json", problems)
+            problems: list[Problem] = []
+            self._attributes = read_json(self.root / "attributes.json", problems)
             if problems:
                 raise _complain(self.root, problems)
         return self._attributes.get(self.ids[index])
 
-    def validate(self) -> int:
+    def validate(self, *, training: bool = False, caption_problem: Callable[[str], str | None] | None = None) -> int:
         """Read every file of every sample: unreadable pictures, masks of another shape or other labels, empty texts.
 
-        Returns the number of problems that were passed over (``skip_bad=True``: their samples leave ``ids``).
+        With ``training`` a mask of nothing but background is a problem too; `caption_problem` is asked about every
+        caption. Returns the number of problems that were passed over (``skip_bad=True``: their samples leave ``ids``).
 
         Raises:
             MogleError: listing all of them, without ``skip_bad``.
+
+        Warns:
+            MogleWarning: what was done that may not have been meant, once for each kind, with the number of files.
         """
-        problems: list[str] = []
+        problems: list[Problem] = []
         good: list[str] = []
-        for index, name in enumerate(self.ids):
-            found = self._damage(index)
-            problems += [f"{name}: {what}" for what in found]
-            if not found:
-                good.append(name)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", MogleWarning)
+            for index, name in enumerate(self.ids):
+                found = self._damage(index, training, caption_problem)
+                problems += [Problem(problem.kind, f"{name}: {problem.text}") for problem in found]
+                if not found:
+                    good.append(name)
+        self._quiet = True
+        kinds: dict[str, list[str]] = {}
+        for note in notes:  # alike but for the file and the numbers
+            if issubclass(note.category, MogleWarning):
+                text = str(note.message)
+                kinds.setdefault(re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1]), []).append(text)
+        for texts in kinds.values():
+            more = f" (and so for {len(texts) - 1} more)" if len(texts) > 1 else ""
+            warnings.warn(texts[0] + more, MogleWarning, stacklevel=2)
         if problems and not self.skip_bad:
             raise _complain(self.root, problems)
         self.ids = good
-        self.problems += problems
+        self._problems += problems
         return len(problems)
 
-    def _damage(self, index: int) -> list[str]:
-        found: list[str] = []
+    def _damage(self, index: int, training: bool, caption_problem: Callable[[str], str | None] | None) -> list[Problem]:
+        """What is wrong with one sample, read as a training reads it."""
+        found: list[Problem] = []
 
-        def attempt(read: Callable[[], Any]) -> Any:
+        def attempt(kind: str, read: Callable[[], Any]) -> Any:
             try:
                 return read()
             except MogleError as error:
-                found.append(str(error))
+                found.append(Problem(kind, str(error)))
                 return None
 
-        image = attempt(lambda: open_image(self.picture_file(index)))
-        mask = attempt(lambda: decode_mask(self.mask_file(index)))
-        attempt(lambda: self.captions(index))
+        picture_file, mask_file = self.picture_file(index), self.mask_file(index)
+        image = attempt("a picture that cannot be read", lambda: read_rgb(picture_file))
+        mask = attempt("a mask that cannot be read", lambda: self._decode(index, None))
+        captions = attempt("captions that cannot be read", lambda: self.captions(index))
         if image is not None and mask is not None:
-            width, height = image.size
-            mask_height, mask_width = mask.shape
-            if abs(height * mask_width - width * mask_height) > 0.01 * width * mask_height:
-                found.append(f"mask of {mask_width} x {mask_height} pixels for a picture of {width} x {height}")
+            shape = image.height, image.width
+            if not same_aspect(shape, mask.shape):
+                what = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of {shape[1]} x {shape[0]}"
+                found.append(Problem("mask and picture of different shapes", f"{what}; expected one shape for both"))
+            elif (size := self.size) is not None:
+                mask = attempt("another shape", lambda: resize_labels(mask, size, self.fit, str(mask_file)))
+        if training and mask is not None and not mask.any():
+            what = f"{mask_file}: found nothing but background, expected a face; draw it, or leave the sample out"
+            found.append(Problem("nothing but background in the mask", what))
+        for number, caption in enumerate(captions or [], start=1):
+            if caption_problem and (wrong := caption_problem(caption)):
+                place = f"{self.caption_file(index)}: caption {number}"
+                found.append(Problem("a caption that cannot be used", f"{place}: {wrong}"))
         return found
 
 
 def _are_captions(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(c, str) and c.strip() for c in value)
+    """A list of sentences; half of a surrogate pair, which JSON can hold, is no text."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(c, str) and c.strip() and c.encode(errors="ignore").decode() == c for c in value)

@@ -175,18 +175,21 @@ class FaceMoGLEPipeline(FluxPipeline):
         width: int | None = None,
         palette: str = "dataset",
         local_masks: bool = True,
+        labels: str = "celebamask",
+        fit: str | None = None,
     ) -> Tensor:
         """Masks -> condition tokens (B, 20, N, 64), deterministic. None in the list gives zeros.
 
         Args:
             masks: one or a list of what `decode_mask` takes (paths, pictures, arrays, label maps).
             height, width: of the picture, default: the base's own size. Masks are resized by nearest neighbour.
-            palette: colours of RGB masks, see `decode_mask`.
+            palette, labels, fit: colours and numbers of masks, and masks of another shape; see `decode_mask`.
             local_masks: False leaves all 19 local images black, as the reference's inference does by mistake.
         """
         size = self._size(height, width)
         masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
-        label_maps = [None if mask is None else decode_mask(mask, palette=palette, size=size) for mask in masks]
+        reading: Any = {"palette": palette, "labels": labels, "size": size, "fit": fit}
+        label_maps = [None if mask is None else decode_mask(mask, **reading) for mask in masks]
         for i, label_map in enumerate(label_maps):
             if label_map is not None and not label_map.any():
                 raise MogleError(
@@ -258,6 +261,8 @@ class FaceMoGLEPipeline(FluxPipeline):
         lora_on: str | None = None,
         gate_time: str = "training",
         palette: str = "dataset",
+        labels: str = "celebamask",
+        fit: str | None = None,
         num_images_per_prompt: int = 1,
         max_sequence_length: int | None = None,
         joint_attention_kwargs: dict[str, Any] | None = None,
@@ -279,7 +284,7 @@ class FaceMoGLEPipeline(FluxPipeline):
                 "union" and "condition".
             gate_time: "training": the gate sees t in (0, 1), as it did in training; "reference": t x 1000, as in the
                 reference's sampler, for its released weights. Loading an adapter never changes it.
-            palette: colours of RGB masks, see `decode_mask`.
+            palette, labels, fit: colours and numbers of masks, and masks of another shape; see `decode_mask`.
             max_sequence_length: tokens that prompts are padded to; default: the base's own.
             **kwargs: as FluxPipeline takes them: num_inference_steps=28, guidance_scale=3.5, generator, latents,
                 output_type, callback_on_step_end, true_cfg_scale, negative_prompt, ...
@@ -318,7 +323,7 @@ class FaceMoGLEPipeline(FluxPipeline):
 
         if any(present):
             if condition_tokens is None:
-                condition_tokens = self.encode_conditions(masks, height, width, palette)
+                condition_tokens = self.encode_conditions(masks, height, width, palette, labels=labels, fit=fit)
             tokens = self._checked(condition_tokens, height, width)
             tokens = _for_each(tokens, count).repeat_interleave(num_images_per_prompt, dim=0)  # type: ignore[union-attr]
             tokens = tokens.to(self._execution_device)

@@ -179,6 +179,7 @@ def test_sizes_repeats_and_callbacks(pipe, text):
         mask=MASKS[0],
         height=96,
         width=160,
+        fit="stretch",
         num_images_per_prompt=2,
         num_inference_steps=2,
         generator=seeds(0, 1),

@@ -1,0 +1,223 @@
+"""Picture files as people have them: opened whole or refused, made RGB, brought to a size in their own shape."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mogle.errors import MogleError, MogleWarning
+
+#: Larger pictures are refused before a single pixel is decoded: a few kilobytes of PNG can unpack to gigabytes.
+MAX_PIXELS = 64_000_000
+
+#: Endings of the files that count as pictures in a data set, in any mixture of small and capital letters.
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+#: What `fit` may be where a size of another shape is asked for.
+FITS = ("crop", "pad", "stretch")
+
+NEUTRAL = (128, 128, 128)  # what is seen through transparent pixels, and around a padded picture
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Open and fully decode a picture file.
+
+    Raises:
+        MogleError: the file is missing, a directory, not a picture, cut short, or larger than `MAX_PIXELS`.
+    """
+    name, path = str(path), Path(path)
+    if path.is_dir():
+        raise MogleError(f"{name}: found a directory, expected an image file")
+    if not path.is_file():
+        raise MogleError(f"{name}: no such file; expected an image file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise MogleError(f"{name}: {_too_large()}") from error
+    except UnidentifiedImageError as error:
+        raise MogleError(
+            f"{name}: found no image in the file, or a damaged one; expected a PNG, JPEG or other picture"
+        ) from error
+    except Exception as error:  # a header that is damaged in one of many ways, or no permission to read
+        raise MogleError(f"{name}: cannot be opened as an image ({_one_line(error)})") from error
+    with picture:  # closes the file, not the pixels
+        load(picture, name)
+        try:
+            ImageOps.exif_transpose(picture, in_place=True)
+        except Exception as error:
+            raise MogleError(f"{name}: its note on how to turn it (EXIF) is damaged ({_one_line(error)})") from error
+    return picture
+
+
+def load(picture: Image.Image, name: str) -> None:
+    """Decode the pixels of an opened picture, whose size its header has told already."""
+    if picture.width * picture.height > MAX_PIXELS:
+        raise MogleError(f"{name}: {_too_large(picture.size)}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about truncated or odd metadata
+            picture.load()
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
+        raise MogleError(f"{name}: the image is damaged or cut short ({_one_line(error)})") from error
+
+
+def _too_large(size: tuple[int, int] | None = None) -> str:
+    found = f"{size[0]} x {size[1]} pixels" if size else "an enormous picture"
+    return f"found {found}, expected at most {MAX_PIXELS // 1_000_000} million; make it smaller first"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def converted(picture: Image.Image, mode: str, name: str) -> Image.Image:
+    """The picture in another of Pillow's modes; MogleError where Pillow knows no way."""
+    try:
+        return picture.convert(mode)
+    except Exception as error:
+        raise MogleError(
+            f"{name}: found a picture in mode {picture.mode}, which cannot be read as {mode} ({_one_line(error)}); "
+            f"save it as an 8-bit RGB PNG"
+        ) from error
+
+
+def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
+    """A photograph or portrait as 8-bit RGB, whatever its file holds.
+
+    Gray of 16 bits is brought to 8; CMYK goes through the file's own colour profile where it has one; what is
+    transparent is laid on neutral gray, whatever colours lie beneath.
+
+    Raises:
+        MogleError: see `open_image`; or numbers that are no picture's, such as floating-point ones.
+
+    Warns:
+        MogleWarning: where transparent pixels were replaced.
+    """
+    name, picture = str(path), open_image(path)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _from_deep_gray(picture, name)
+    if picture.has_transparency_data:
+        rgba = converted(picture, "RGBA", name)
+        seen_through = float((np.asarray(rgba.getchannel("A")) < 255).mean())
+        if seen_through:
+            warnings.warn(
+                f"{name}: {seen_through:.0%} of the picture is transparent; it was laid on neutral gray",
+                MogleWarning,
+                stacklevel=2,
+            )
+        ground = Image.new("RGBA", rgba.size, (*NEUTRAL, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    if picture.mode == "CMYK" and picture.info.get("icc_profile"):
+        from PIL import ImageCms
+
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
+            found = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return found or picture.convert("RGB")
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a profile of something else: as if there were none
+    return converted(picture, "RGB", name)
+
+
+def _from_deep_gray(picture: Image.Image, name: str) -> Image.Image:
+    """Gray of 16 bits, in Pillow's modes I;16 and I, -> RGB."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise MogleError(
+            f"{name}: found gray values between {values.min():.3g} and {values.max():.3g} (mode {picture.mode}), "
+            "expected 8 or 16 bits; save it as an 8-bit RGB PNG"
+        )
+    if values.max() > 255:  # otherwise 8-bit values in a 16-bit file
+        values = np.rint(values / 257.0)
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def same_aspect(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether two (height, width) have the same shape, up to 1 % or what rounding to whole pixels makes of it."""
+    (height, width), (rows, columns) = shape[:2], size[:2]
+    off = abs(rows * width - columns * height)
+    return off <= 0.01 * columns * height or off <= 0.5 * max(width, height)
+
+
+def nearest_size(shape: tuple[int, ...], unit: int = 16, pixels: int | None = None) -> tuple[int, int]:
+    """The (height, width) in multiples of `unit` whose shape is nearest to that of `shape`.
+
+    Args:
+        shape: (height, width) of a mask or picture.
+        unit: both sides become multiples of it; 16 is FLUX's (8 for the VAE, 2 for patches).
+        pixels: about how many the result should have, such as the square of the side that a base was trained at;
+            None means as many as `shape` has. Shape counts for more than size: (192, 128) gives (144, 96) for 128 x 128
+            pixels, which is exact, and not (160, 112).
+    """
+    height, width = shape[:2]
+    if height < 1 or width < 1 or unit < 1:
+        raise MogleError(f"found a mask of {width} x {height} pixels, expected at least 1 x 1")
+    area = pixels or height * width
+    ideal = math.sqrt(area * height / width) / unit
+    best: tuple[float, tuple[int, int]] = (math.inf, (unit, unit))
+    for rows in range(max(1, int(ideal / 2)), math.ceil(ideal * 2) + 1):
+        for columns in {max(1, math.floor(rows * width / height)), max(1, math.ceil(rows * width / height))}:
+            shape_off = abs(math.log(rows * width / (columns * height)))
+            size_off = abs(math.log(rows * columns * unit**2 / area))
+            best = min(best, (10 * shape_off + size_off, (rows * unit, columns * unit)))
+    return best[1]
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """A side, or (height, width), as the latter; MogleError where it is less than a pixel."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise MogleError(f"size={size}: expected a side, or (height, width), of at least 1 pixel")
+    return height, width
+
+
+def fit_window(shape: tuple[int, ...], size: tuple[int, int], fit: str | None, name: str) -> tuple[float, ...]:
+    """Which part (top, left, height, width) of a picture of `shape`, in its pixels, becomes one of `size`.
+
+    "crop" keeps the middle, "pad" reaches beyond the edges, "stretch" takes everything and loses the shape; None
+    refuses sizes of another shape.
+
+    Raises:
+        MogleError: another shape and no `fit`, or a `fit` that there is not.
+    """
+    if fit is not None and fit not in FITS:
+        raise MogleError(f"fit={fit!r}: expected one of {', '.join(map(repr, FITS))}, or None to keep the shape")
+    height, width = shape[:2]
+    if fit == "stretch" or same_aspect(shape, size):
+        return 0.0, 0.0, float(height), float(width)
+    if fit is None:
+        rows, columns = nearest_size(shape, 16, size[0] * size[1])
+        raise MogleError(
+            f"{name}: found {width} x {height} pixels, expected the shape of {size[1]} x {size[0]} (width x height); "
+            f"ask for a size of its own shape, such as {columns} x {rows}, or choose fit='crop' or fit='pad'"
+        )
+    scale = (min if fit == "crop" else max)(height / size[0], width / size[1])
+    part = size[0] * scale, size[1] * scale
+    return (height - part[0]) / 2, (width - part[1]) / 2, *part
+
+
+def fit_picture(image: Image.Image, size: tuple[int, int], fit: str | None, name: str = "picture") -> Image.Image:
+    """A picture brought to (height, width) by Lanczos, see `fit_window`; padding is neutral gray."""
+    if image.size == size[::-1]:
+        return image
+    shape = (image.height, image.width)
+    top, left, height, width = fit_window(shape, size, fit, name)
+    if top >= 0 and left >= 0:
+        box = (left, top, left + width, top + height)
+        return image.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
+    return ImageOps.pad(image, size[::-1], Image.Resampling.LANCZOS, color=NEUTRAL)
+
+
+def said(fit: str | None, shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    """What `fit_window` did, in words for a note; empty where nothing was lost."""
+    if fit is None or same_aspect(shape, size):
+        return ""
+    done = {"crop": "cropped", "pad": "padded", "stretch": "stretched out of its shape"}[fit]
+    return f"of {shape[1]} x {shape[0]} pixels, {done} to {size[1]} x {size[0]}"
