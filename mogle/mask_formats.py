@@ -18,6 +18,8 @@ from mogle.errors import MogleError, MogleWarning
 from mogle.pictures import converted
 
 _NEAR = 30  # RGB distance; the closest two palette colours are 51 apart, JPEG noise inside a region stays below this
+_COLOURS = 1_000_000  # more are a photograph's; masks that were smoothed have a tenth of it
+_LOOKED_AT = 1024  # pixels a side in which flat regions are looked for; of larger pictures every second, third, ...
 _PATCH = 5  # side in pixels of what counts as a flat region; edges that were smoothed vary within it
 _FLAT = 12  # how much JPEG makes the channels of a flat region vary there
 
@@ -196,9 +198,15 @@ def _from_colours(colours: np.ndarray, how: Reading, jpeg: bool = False) -> np.n
             f"{how.name}: found colours, expected numbers for labels={how.labels!r}; give the parser's own label map, "
             "or leave labels= out for a mask in palette colours"
         )
-    packed = colours.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-    distinct, where, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    where = where.reshape(packed.shape)
+    packed = colours[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= colours[..., channel]
+    distinct, where, counts = _distinct(packed)
+    if len(distinct) > _COLOURS:
+        raise MogleError(
+            f"{how.name}: found {len(distinct)} colours; expected a mask in palette colours, not a photograph"
+        )
     rgb = np.stack([distinct >> 16, (distinct >> 8) & 255, distinct & 255], axis=-1).astype(np.int32)
     palette = how.palette.astype(np.int32)
     nearest, distance = _nearest(rgb, palette)
@@ -208,6 +216,22 @@ def _from_colours(colours: np.ndarray, how: Reading, jpeg: bool = False) -> np.n
         nearest[nearest == len(palette)] = 0
     _weigh(nearest, distance, counts, how.name)
     return nearest[where]
+
+
+def _distinct(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers below 2^24 in an array, where in them each pixel's is, and how often each occurs.
+
+    Large arrays are not sorted: a table of all numbers is smaller than they are.
+    """
+    if packed.size < 1 << 20:
+        distinct, where, counts = np.unique(packed, return_inverse=True, return_counts=True)
+        return distinct, where.reshape(packed.shape), counts
+    place = np.zeros(1 << 24, dtype=np.uint32)
+    place[packed] = 1
+    distinct = np.flatnonzero(place)
+    place[distinct] = np.arange(len(distinct))
+    where = place[packed]
+    return distinct, where, np.bincount(where.ravel(), minlength=len(distinct))
 
 
 def _nearest(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,6 +257,8 @@ def _foreign_background(colours: np.ndarray, far: np.ndarray, black: np.ndarray,
     """
     if not far.any():
         return None
+    step = -(-max(far.shape) // _LOOKED_AT)
+    colours, far, black = (array[::step, ::step] for array in (colours, far, black))
     from scipy.ndimage import maximum_filter, minimum_filter
 
     window = (_PATCH, _PATCH, 1)
