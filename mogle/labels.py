@@ -66,6 +66,11 @@ def decode_mask(
             with the likely cause; where it was cropped, padded or stretched.
     """
     check_options(palette, labels, fit)
+    if isinstance(image, dict):
+        keys = ", ".join(map(str, list(image)[:4]))
+        raise MogleError(
+            f"mask: found a dictionary ({keys}), expected one picture; of an editor's take its 'composite'"
+        )
     if isinstance(image, (str, os.PathLike)):
         name, image = str(image), open_image(image)
     elif isinstance(image, Image.Image):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mogle.errors import MogleError, MogleWarning
-from mogle.labels import decode_mask
+from mogle.labels import nearest_size, resize_labels
+from mogle.pictures import same_aspect
 from mogle.provenance import Recipe, read_picture, save_picture
 
 if TYPE_CHECKING:
@@ -90,44 +91,30 @@ def check_writable(folder: Path) -> None:
         raise MogleError(f"--output-dir {folder}: no permission to write in {existing}")
 
 
-def fitting_size(height: int, width: int, side: int, unit: int = 16) -> tuple[int, int]:
-    """The (height, width) in multiples of `unit` nearest to the aspect height : width and to side x side pixels.
-
-    >>> fitting_size(256, 512, 128)
-    (96, 192)
-    """
-
-    def misfit(size: tuple[int, int]) -> float:
-        return 2 * abs(math.log(size[1] * height / (size[0] * width))) + abs(math.log(size[0] * size[1] / side**2))
-
-    sides = range(unit, 2 * side + 1, unit)
-    sizes = [(one, max(unit, round(one * width / height / unit) * unit)) for one in sides]
-    sizes += [(max(unit, round(one * height / width / unit) * unit), one) for one in sides]
-    return min(sizes, key=misfit)
-
-
-def sized(recipe: Recipe, pipe: FaceMoGLEPipeline) -> Recipe:
+def sized(recipe: Recipe, pipe: FaceMoGLEPipeline, fit: str | None = None) -> Recipe:
     """The recipe at its final size, its mask brought to that size by nearest neighbour.
 
-    Without a size it is the base's own, in the mask's aspect.
+    Without a size it is the base's own, in the mask's shape. `fit` ("crop", "pad", "stretch") says what becomes of a
+    mask of another shape than the size that was asked for.
+
+    Raises:
+        MogleError: a size of another shape than the mask's, without `fit`.
 
     Warns:
-        MogleWarning: the mask is not square: at which size it is drawn, and whether that stretches it.
+        MogleWarning: the mask is not square: at which size it is drawn.
     """
-    height = width = side = pipe.default_sample_size * pipe.vae_scale_factor
-    if recipe.height and recipe.width:
-        height, width = recipe.height, recipe.width
+    side = pipe.default_sample_size * pipe.vae_scale_factor
+    height, width = recipe.height or side, recipe.width or side
     if recipe.mask is None:
         return replace(recipe, height=height, width=width)
-    rows, columns = recipe.mask.shape
-    if not recipe.height and rows != columns:
-        height, width = fitting_size(rows, columns, side, 2 * pipe.vae_scale_factor)
+    if not recipe.height and not same_aspect(recipe.mask.shape, (side, side)) and fit is None:
+        rows, columns = recipe.mask.shape
+        height, width = nearest_size((rows, columns), 2 * pipe.vae_scale_factor, side**2)
         warnings.warn(
             f"masks of {columns}x{rows} pixels are drawn at {width}x{height}; --size sets another", MogleWarning
         )
-    elif abs(math.log(columns * height / (rows * width))) > 0.01:
-        warnings.warn(f"masks of {columns}x{rows} pixels are stretched to {width}x{height}", MogleWarning)
-    return replace(recipe, height=height, width=width, mask=decode_mask(recipe.mask, size=(height, width)))
+        fit = "crop"  # what is left over where no multiple of the unit has quite the mask's shape
+    return replace(recipe, height=height, width=width, mask=resize_labels(recipe.mask, (height, width), fit))
 
 
 def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> list[Image.Image]:
@@ -142,18 +129,19 @@ def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> li
         inputs["prompt"] = [recipe.prompt for recipe in recipes]
     if any(recipe.mask is not None for recipe in recipes) and "condition_tokens" not in inputs:
         inputs["mask"] = [recipe.mask for recipe in recipes]
-    if one.mask_guidance != 1.0:
-        inputs["mask_guidance"] = one.mask_guidance
-    return pipe(
-        **inputs,
-        height=one.height,
-        width=one.width,
-        num_inference_steps=one.steps,
-        guidance_scale=one.guidance,
-        conditioning_scale=one.strength,
-        # on the CPU: the same noise on every device
-        generator=[torch.Generator().manual_seed(recipe.seed) for recipe in recipes],
-    ).images
+    with warnings.catch_warnings():  # what there is to say of a mask was said when it was read
+        warnings.filterwarnings("ignore", "mask: ", MogleWarning)
+        return pipe(
+            **inputs,
+            height=one.height,
+            width=one.width,
+            num_inference_steps=one.steps,
+            guidance_scale=one.guidance,
+            conditioning_scale=one.strength,
+            mask_guidance=one.mask_guidance,
+            # on the CPU: the same noise on every device
+            generator=[torch.Generator().manual_seed(recipe.seed) for recipe in recipes],
+        ).images
 
 
 def draw(
@@ -189,6 +177,7 @@ def draw(
 def draw_dataset(
     pipe: FaceMoGLEPipeline, dataset: FaceDataset, settings: Settings, folder: Path, origin: Mapping[str, str], *,
     size: tuple[int, int] = (0, 0), only: str | None = None, count: int | None = None, share: tuple[int, int] = (0, 1),
+    fit: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Draws each sample's mask and first caption, or "prompt" or "mask" `only`, as folder/ID.png.
 
@@ -198,7 +187,7 @@ def draw_dataset(
     def recipe_of(index: int) -> Recipe:
         prompt = None if only == "mask" else dataset.captions(index)[0]
         mask = None if only == "prompt" else dataset.label_map(index)
-        return sized(settings.recipe(prompt, mask, seed_of(dataset.ids[index], settings.seed), size), pipe)
+        return sized(settings.recipe(prompt, mask, seed_of(dataset.ids[index], settings.seed), size), pipe, fit)
 
     files = [folder / f"{name}.png" for name in dataset.ids[:count]]
     with warnings.catch_warnings():

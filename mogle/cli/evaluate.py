@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,6 +45,12 @@ def evaluate(
     masks: Annotated[list[Path] | None, typer.Option(help="Judge these mask files instead; repeatable.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Prompts for --masks; repeatable (none).")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds for --masks, with commas between.")] = "0,1,2",
+    labels: Annotated[
+        str, typer.Option(help="Whose numbers the masks have: celebamask, bisenet, lapa, farl, segface, one-based.")
+    ] = "celebamask",
+    fit: Annotated[
+        str | None, typer.Option(help="For samples and masks of another shape: crop, pad or stretch.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 28,
     guidance: Annotated[float, typer.Option(min=0, help="How strongly the prompt acts.")] = 3.5,
     strength: Annotated[float, typer.Option(min=0, help="How strongly the mask acts.")] = 1.0,
@@ -70,6 +76,7 @@ def evaluate(
     ablation-NAME-emptied for some of them.
     """
     from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
+    from mogle.labels import check_options
     from mogle.metrics.evaluate import evaluate as run
     from mogle.metrics.evaluate import judge_pictures
     from mogle.metrics.measure import Instruments
@@ -92,24 +99,26 @@ def evaluate(
         raise MogleError("--prompt goes with --masks; test samples bring their own captions")
     if n < 2:
         raise MogleError(f"--n {n}: expected at least 2")
-    labels, numbers = _read_masks(masks or []), _numbers(seeds)
+    check_options("dataset", labels, fit)
+    label_maps, numbers = _read_masks(masks or [], labels), _numbers(seeds)
+    reading: dict[str, Any] = {"labels": labels, "fit": fit}
     base_found, adapter_found = base_folder(base), adapter_folder(adapter)
     tools = Instruments.load(judges or shipped(JUDGES))
     check_writable(out)
 
     if pictures:
-        judge_pictures(pictures, tools, sample_set(data, n, tools.record["size"], split), out=out)
+        judge_pictures(pictures, tools, sample_set(data, n, tools.record["size"], split, **reading), out=out)
         _say(out)
         return
     state, own = processes(device)
     pipe = load_pipeline(base_found, adapter_found, own)
     origin = origin_of(pipe, base_found, adapter_found)
     settings = Settings(steps, guidance, strength, batch, origin, mask_guidance)
-    if labels:
-        _judge_masks(pipe, tools.judges.parser, labels, prompt, numbers, out, settings)
+    if label_maps:
+        _judge_masks(pipe, tools.judges.parser, label_maps, prompt, numbers, out, settings, fit)
         return
     side = pipe.default_sample_size * pipe.vae_scale_factor
-    sets = {"portraits": sample_set(data, n, side, split)}
+    sets = {"portraits": sample_set(data, n, side, split, **reading)}
     for style in {row.style for row in chosen.values()} - sets.keys():
         sets[style] = sample_set(None, min(n, few), side, split, style)
     if networks == "paper" and state.is_main_process:  # which alone measures
@@ -178,14 +187,14 @@ def _numbers(seeds: str) -> list[int]:
     return numbers
 
 
-def _read_masks(paths: list[Path]) -> dict[str, np.ndarray]:
+def _read_masks(paths: list[Path], order: str) -> dict[str, np.ndarray]:
     from mogle.labels import decode_mask
 
     labels: dict[str, np.ndarray] = {}
     for path in paths:
         if path.stem in labels:
             raise MogleError(f"{path}: two masks of the name {path.stem!r}; rename one, results are listed by name")
-        labels[path.stem] = decode_mask(path)
+        labels[path.stem] = decode_mask(path, labels=order)
         if not labels[path.stem].any():
             raise MogleError(f"{path}: found nothing but background, expected a face")
     return labels
@@ -199,11 +208,12 @@ def _judge_masks(
     seeds: list[int],
     out: Path,
     settings: Settings,
+    fit: str | None,
 ) -> None:
     from mogle.metrics.evaluate import judge_masks
     from mogle.sampling import sized
 
-    recipes = {name: sized(settings.recipe(None, label_map, 0), pipe) for name, label_map in labels.items()}
+    recipes = {name: sized(settings.recipe(None, label_map, 0), pipe, fit) for name, label_map in labels.items()}
     masks = {name: recipe.mask for name, recipe in recipes.items() if recipe.mask is not None}
     for record in judge_masks(pipe, parser, masks, prompts or [None], seeds, out=out, settings=settings):
         typer.echo(

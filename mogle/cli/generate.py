@@ -35,6 +35,12 @@ def generate(
     size: Annotated[
         str | None, typer.Option(help="Side in pixels, or WxH (the base's own, in the mask's aspect).")
     ] = None,
+    labels: Annotated[
+        str, typer.Option(help="Whose numbers the masks have: celebamask, bisenet, lapa, farl, segface, one-based.")
+    ] = "celebamask",
+    fit: Annotated[
+        str | None, typer.Option(help="For masks of another shape than --size: crop, pad or stretch.")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt acts (3.5).")] = None,
     strength: Annotated[float | None, typer.Option(help="How strongly the mask acts (1.0); 0 is not at all.")] = None,
     mask_guidance: Annotated[float | None, typer.Option(help="Guidance by the mask at each step (1.0: none).")] = None,
@@ -58,22 +64,24 @@ def generate(
     Prompts, masks and seeds are paired in order; a single one goes with all of the others. Each PNG carries its recipe.
     """
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
-    from mogle.sampling import Settings, check_recipe, check_writable, draw_dataset, processes
+    from mogle.labels import check_options
+    from mogle.sampling import Settings, check_recipe, check_writable, draw_dataset, processes, sized
 
+    check_options("dataset", labels, fit)
     numbers = {"steps": steps, "guidance": guidance, "strength": strength, "mask_guidance": mask_guidance}
     given = {"prompt": prompt, "mask": mask, "seed": seed, "size": size, **numbers}
     chosen = {name: value for name, value in numbers.items() if value is not None}
     settings = Settings(**chosen, seed=(seed or [0])[0])  # type: ignore[arg-type]
     original = None
     if dataset is not None:
-        samples = _samples(dataset, split, only, seed, prompt or mask or like)
+        samples = _samples(dataset, split, only, seed, prompt or mask or like, labels)
         recipes = [settings.recipe("", None, settings.seed, _size(size))]
         needs_mask = only != "prompt"
     elif like is not None:
         original = _like(like, given)
         recipes = [original[1]]
     else:
-        recipes = _recipes(prompt, mask, seed, settings, _size(size))
+        recipes = _recipes(prompt, mask, seed, settings, _size(size), labels)
     if dataset is None:
         needs_mask = any(recipe.mask is not None for recipe in recipes)
     for recipe in recipes:
@@ -89,11 +97,11 @@ def generate(
     pipe = load_pipeline(base_found, adapter_found, device, offload=offload)
     origin = origin_of(pipe, base_found, adapter_found)
     if dataset is None:
-        _draw(pipe, recipes, origin, output_dir, original)
+        _draw(pipe, [sized(recipe, pipe, fit) for recipe in recipes], origin, output_dir, original)
         return
     drawn, kept = draw_dataset(
         pipe, samples, settings, output_dir, origin, size=_size(size), only=only, count=count,
-        share=(state.process_index, state.num_processes),
+        share=(state.process_index, state.num_processes), fit=fit,
     )  # fmt: skip
     state.wait_for_everyone()
     typer.echo(f"{drawn} pictures drawn, {kept} already there, in {output_dir}")
@@ -112,7 +120,9 @@ def _size(text: str | None) -> tuple[int, int]:
     return sides
 
 
-def _samples(root: Path, split: str, only: str | None, seeds: list[int] | None, beside: object) -> FaceDataset:
+def _samples(
+    root: Path, split: str, only: str | None, seeds: list[int] | None, beside: object, labels: str
+) -> FaceDataset:
     from mogle.datasets import FaceDataset
 
     if beside:
@@ -121,7 +131,7 @@ def _samples(root: Path, split: str, only: str | None, seeds: list[int] | None, 
         raise MogleError(f"--only {only}: expected prompt or mask")
     if len(seeds or []) > 1:
         raise MogleError(f"found {len(seeds or [])} --seed, expected one: it is mixed with each sample's id")
-    return FaceDataset(root, split=None if split == "all" else split)
+    return FaceDataset(root, split=None if split == "all" else split, labels=labels)
 
 
 def _like(path: Path, given: Mapping[str, object]) -> tuple[Image.Image, Recipe, dict[str, str]]:
@@ -138,6 +148,7 @@ def _recipes(
     seeds: list[int] | None,
     settings: Settings,
     size: tuple[int, int],
+    order: str,
 ) -> list[Recipe]:
     """Pair prompts, masks and seeds."""
     from mogle.labels import decode_mask
@@ -149,7 +160,7 @@ def _recipes(
     if any(len(values) not in (1, number) for values in lists.values()):
         found = ", ".join(f"{len(values)} --{name}" for name, values in lists.items() if len(values) > 1)
         raise MogleError(f"found {found}; expected equal numbers, or a single one that goes with all")
-    labels = {path: decode_mask(path) for path in dict.fromkeys(masks or [])}
+    labels = {path: decode_mask(path, labels=order) for path in dict.fromkeys(masks or [])}
     for path, label_map in labels.items():
         if not label_map.any():
             raise MogleError(
@@ -168,10 +179,9 @@ def _draw(
 ) -> None:
     """Draw all, then write `0000.png`, `0001.png`, ... from the first free number on, and name each on stdout."""
     from mogle.provenance import save_picture
-    from mogle.sampling import run, sized
+    from mogle.sampling import run
 
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-    recipes = [sized(recipe, pipe) for recipe in recipes]
     if original is not None:
         _compare_origin(original[2], origin)
     # One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.

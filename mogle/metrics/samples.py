@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,10 @@ class SampleSet:
     reference: Pictures
 
 
-def sample_set(data: Path | None, count: int, side: int, split: str = "test", style: str = "portraits") -> SampleSet:
-    """The first samples of a folder, or painted ones; the reference are those that follow.
+def sample_set(
+    data: Path | None, count: int, side: int, split: str = "test", style: str = "portraits", **reading: Any
+) -> SampleSet:
+    """The first samples of a folder, read as `FaceDataset` says, or painted ones; the reference are those that follow.
 
     Raises:
         MogleError: an unknown split, more portraits than there are, or what is wrong with the data set.
@@ -80,7 +83,7 @@ def sample_set(data: Path | None, count: int, side: int, split: str = "test", st
         return SampleSet(samples, painted_samples(min(more, TEST_IDS.stop - first), side, first, style).images)
     if split not in ("test", "train", "all"):
         raise MogleError(f"--split {split}: expected test, train or all")
-    return SampleSet(*folder_samples(data, count, side, None if split == "all" else split, more))
+    return SampleSet(*folder_samples(data, count, side, None if split == "all" else split, more, **reading))
 
 
 def painted_samples(count: int, size: int, first: int = TEST_IDS.start, style: str = "portraits") -> Samples:
@@ -96,7 +99,7 @@ def painted_samples(count: int, size: int, first: int = TEST_IDS.start, style: s
 
 
 def folder_samples(
-    root: str | Path, count: int, size: int, split: str | None = "test", others: int = 0
+    root: str | Path, count: int, size: int, split: str | None = "test", others: int = 0, **reading: Any
 ) -> tuple[Samples, Pictures]:
     """The first samples of a data set folder, and pictures (M,H,W,3) of up to ``others`` that follow.
 
@@ -104,7 +107,7 @@ def folder_samples(
     """
     from mogle.datasets import FaceDataset
 
-    data = FaceDataset(root, split=split, size=size)
+    data = FaceDataset(root, split=split, size=size, **reading)
     whole, data.ids = len(data), data.ids[: count + others]
     data.validate()  # what is wrong with any of them is said now, not in the middle
     rows, shape = range(min(count, whole)), (size, size)

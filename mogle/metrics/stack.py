@@ -48,10 +48,10 @@ def stored(files: Sequence[Path], size: tuple[int, int]) -> Stack:
     """Pictures (N,H,W,3) in files, read when they are needed; one of another size (H, W) is resized (Lanczos)."""
     from PIL import Image
 
-    from mogle.labels import open_image
+    from mogle.pictures import read_rgb
 
     def picture(index: int) -> np.ndarray:
-        image = open_image(files[index]).convert("RGB")
+        image = read_rgb(files[index])
         if image.size != size[::-1]:
             image = image.resize(size[::-1], Image.Resampling.LANCZOS)
         return np.asarray(image)

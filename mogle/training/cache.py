@@ -33,14 +33,15 @@ from mogle.training.encode import Common, Encoded, Encoder, Source
 SHARD = 64  # samples
 
 
-def source_facts(source: Source, captions: int) -> dict[str, Any]:
+def source_facts(source: Source, captions: Sequence[int]) -> dict[str, Any]:
     """What of a data set the encodings depend on: its ids, captions, and the size and time of its files."""
     digest = hashlib.sha256()
     stamp = getattr(source, "stamp", None)
     for index, name in enumerate(source.ids):
-        texts = source.captions(index)[:captions]
+        texts = source.captions(index)[: captions[index]]
         digest.update(json.dumps([name, texts, stamp(index) if stamp else None]).encode())
-    return {"samples": len(source.ids), "captions": captions, "data": digest.hexdigest()}
+    reading = {name: getattr(source, name, None) for name in ("labels", "palette", "fit")}
+    return {"samples": len(source.ids), "captions": list(captions), **reading, "data": digest.hexdigest()}
 
 
 def key_of(facts: dict[str, Any]) -> str:
@@ -85,14 +86,17 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def _encode_shard(source: Source, encoder: Encoder, rows: range, captions: int, outlines: bool) -> dict[str, Tensor]:
+def _encode_shard(
+    source: Source, encoder: Encoder, rows: range, captions: Sequence[int], outlines: bool
+) -> dict[str, Tensor]:
     images = [source.image(i) for i in rows]
     tokens, index = encoder.masks([source.label_map(i) for i in rows])
-    texts = [caption for i in rows for caption in source.captions(i)[:captions]]
+    texts = [caption for i in rows for caption in source.captions(i)[: captions[i]]]
     place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     states, pooled = encoder.captions(list(place))
-    which = torch.tensor([place[text] for text in texts]).view(len(rows), captions)
-    tensors = {"image": encoder.images(images), "conditions": tokens, "index": index, "which": which}
+    which = torch.tensor([place[text] for text in texts])  # of one sample after another
+    first = torch.tensor([0, *(captions[i] for i in rows)]).cumsum(0)
+    tensors = {"image": encoder.images(images), "conditions": tokens, "index": index, "which": which, "first": first}
     tensors |= {"states": states, "pooled": pooled}
     return tensors | ({"outlines": encoder.outlines(images)} if outlines else {})
 
@@ -136,7 +140,7 @@ class CachedSet:
     def _open(self, number: int) -> dict[str, Any]:
         """Lazy slices of a shard's tensors; small ones as tensors."""
         file = safe_open(self._paths[number], "pt")
-        small = {name: file.get_tensor(name) for name in ("index", "which")}
+        small = {name: file.get_tensor(name) for name in ("index", "which", "first")}
         return {name: file.get_slice(name) for name in file.keys()} | small | {"file": file}  # noqa: SIM118
 
     def _read(self, index: int, caption: int) -> Encoded:
@@ -146,7 +150,7 @@ class CachedSet:
         tokens = shard["conditions"][first : last + 1]
         conditions = self.common.empty.expand(len(places), *self.common.empty.shape).clone()
         conditions[places > 0] = tokens[places[places > 0] - first]
-        text = int(shard["which"][row, caption])
+        text = int(shard["which"][shard["first"][row] + caption])
         return Encoded(shard["image"][row], conditions, shard["states"][text], shard["pooled"][text])
 
     def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:

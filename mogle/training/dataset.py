@@ -25,7 +25,7 @@ class EncodedSet(Protocol):
     """Samples encoded, read from a cache (`CachedSet`) or made at the moment they are asked for (`StreamedSet`)."""
 
     ids: Sequence[str]
-    captions: int  # of each sample
+    captions: Sequence[int]  # how many each sample has
     common: Common
 
     def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
@@ -38,7 +38,7 @@ class EncodedSet(Protocol):
 class StreamedSet:
     """The samples of a source, encoded a batch at a time: no disk, but VAE and text encoders stay in memory."""
 
-    def __init__(self, source: Source, encoder: Encoder, captions: int) -> None:
+    def __init__(self, source: Source, encoder: Encoder, captions: Sequence[int]) -> None:
         self.source, self.encoder, self.captions = source, encoder, captions
         self.ids, self.common = source.ids, encoder.common()
 
@@ -69,7 +69,10 @@ class TrainingSet(Dataset[Example]):
 
     def __getitems__(self, positions: Sequence[int]) -> list[Example]:
         """A batch at once, as DataLoader asks for it: without a cache it is encoded together."""
-        rows, chances = [self.row(p) for p in positions], [self._chances(p) for p in positions]
+        rows = [self.row(position) for position in positions]
+        chances = [
+            self._chances(position, self.samples.captions[row]) for position, row in zip(positions, rows, strict=True)
+        ]
         found = self.samples.read([(row, chance.caption) for row, chance in zip(rows, chances, strict=True)])
         common, examples = self.samples.common, []
         for row, chance, sample in zip(rows, chances, found, strict=True):
@@ -78,13 +81,13 @@ class TrainingSet(Dataset[Example]):
             examples.append(Example(self.samples.ids[row], sample.image, chance.noise, chance.t, conditions, *text))
         return examples
 
-    def _chances(self, position: int) -> _Chances:
+    def _chances(self, position: int, captions: int) -> _Chances:
         settings, chance = self.settings, torch.Generator().manual_seed(_mixed(self.settings.seed, position, 2))
         t = sample_times(1, chance, "cpu", settings.high_noise)[0]
         silent = bool(torch.rand((), generator=chance) < settings.drop_text)
         dropped = torch.rand(1 + len(LABELS), generator=chance) < settings.drop_local
         dropped[0] = False  # the global condition never
-        caption = int(torch.randint(self.samples.captions, (), generator=chance))
+        caption = int(torch.randint(captions, (), generator=chance))
         return _Chances(t, silent, dropped, caption, torch.randn(self.samples.common.empty.shape, generator=chance))
 
 

@@ -24,7 +24,7 @@ from mogle.labels import LABELS, PALETTE
 if TYPE_CHECKING:
     from mogle.pipeline import FaceMoGLEPipeline
 
-FORMAT = 1  # of what is kept; part of a cache's key
+FORMAT = 2  # of what is kept; part of a cache's key
 
 
 class Source(Protocol):
@@ -35,6 +35,12 @@ class Source(Protocol):
     def image(self, index: int) -> Image.Image: ...
     def label_map(self, index: int) -> np.ndarray: ...
     def captions(self, index: int) -> list[str]: ...
+
+
+def caption_counts(source: Source, limit: int | None = None) -> list[int]:
+    """How many captions each sample has, at most `limit`."""
+    counts = (len(source.captions(index)) for index in range(len(source.ids)))
+    return [count if limit is None else min(count, limit) for count in counts]
 
 
 class Encoded(NamedTuple):

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mogle.errors import MogleError
+from mogle.neighbours import broken
 from mogle.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from accelerate import Accelerator
 
@@ -24,8 +27,12 @@ ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 PAINTED = 200  # portraits, where neither data set nor count is given
 
 
-def open_source(settings: TrainSettings, size: tuple[int, int], skip_bad: bool = False) -> tuple[Source, int]:
+def open_source(
+    settings: TrainSettings, size: tuple[int, int], base: Path | str, skip_bad: bool = False
+) -> tuple[Source, int]:
     """The samples to train on, every file of them read once -> them, and how many bad ones were left out.
+
+    Captions are counted by the base's tokenizer, where it is on this machine: one that is too long would stop the run.
 
     Raises:
         MogleError: problems, all of them at once, without `skip_bad`.
@@ -36,9 +43,28 @@ def open_source(settings: TrainSettings, size: tuple[int, int], skip_bad: bool =
         from mogle.tiny.source import PaintedSource
 
         return PaintedSource.paint(settings.count or PAINTED, size), 0
-    dataset = FaceDataset.checked(settings.data, split="train", size=size, skip_bad=skip_bad)
+    dataset = FaceDataset.checked(
+        settings.data, split="train", size=size, skip_bad=skip_bad, labels=settings.labels, fit=settings.fit,
+        caption_problem=_caption_problem(base, settings.prompt_tokens),
+    )  # fmt: skip
     dataset.ids = dataset.ids[: settings.count]
     return dataset, dataset.skipped
+
+
+def _caption_problem(base: Path | str, prompt_tokens: int | None) -> Callable[[str], str | None] | None:
+    """What is wrong with a caption, as `FaceDataset.checked` asks; None where the tokenizer would be downloaded."""
+    if not isinstance(base, Path):
+        return None
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base / "tokenizer_2")
+    limit = prompt_tokens or min(512, tokenizer.model_max_length)
+
+    def problem(caption: str) -> str | None:
+        count = len(tokenizer(caption, verbose=False).input_ids)
+        return f"a caption of {count} tokens, expected at most {limit}" if count > limit else None
+
+    return problem
 
 
 def fine_tune(
@@ -60,7 +86,7 @@ def fine_tune(
     from mogle.checkpoints import adapter_folder, base_folder
 
     base, adapter = base_folder(settings.base), None if start is None else adapter_folder(start)
-    source, skipped = open_source(settings, base_size(base, settings), skip_bad)
+    source, skipped = open_source(settings, base_size(base, settings), base, skip_bad)
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
     finally:
@@ -90,7 +116,7 @@ def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bo
     if settings.data is None:
         found = f"{settings.count or PAINTED} portraits, painted at {size[0]} px"
     else:
-        source, skipped = open_source(settings, size, skip_bad)
+        source, skipped = open_source(settings, size, base, skip_bad)
         captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
         found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
         found += f", {skipped} with problems left out" if skipped else ""
@@ -171,7 +197,11 @@ def check_needs(settings: TrainSettings, device: str) -> None:
             needs[name] = "bitsandbytes"
     for name, package in needs.items():
         if find_spec(package) is None:
-            raise MogleError(f"{name}={getattr(settings, name)}: not installed; expected pip install {package}")
+            found = f"does not load ({broken[package]})" if package in broken else "is not installed"
+            command = "pip install 'face-mogle[gpu]'" if package == "bitsandbytes" else f"pip install {package}"
+            raise MogleError(
+                f"{name}={getattr(settings, name)}: {package} {found}; expected {command}, or {name} left as it was"
+            )
 
 
 def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -196,9 +226,9 @@ def encoded_samples(
     """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
     from mogle.training.cache import CachedSet, encode_set, source_facts
     from mogle.training.dataset import StreamedSet
+    from mogle.training.encode import caption_counts
 
-    captions = min(len(source.captions(index)) for index in range(len(source.ids)))  # which every sample has
-    captions = min(captions, settings.captions or captions)
+    captions = caption_counts(source, settings.captions)
     if not settings.cache:
         return StreamedSet(source, encoder, captions)
     facts = {**encoder.facts(base), **source_facts(source, captions)}

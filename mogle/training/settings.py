@@ -34,6 +34,8 @@ class TrainSettings(BaseModel):
     count: Natural | None = None  # samples to train on; None is all of them (200, where portraits are painted)
     size: Annotated[int, Field(ge=16, le=4096)] | None = None  # pixels on a side; None is what the base was trained at
     captions: Natural | None = None  # captions of a sample that are used; None is all
+    labels: str = "celebamask"  # whose numbers the masks have: bisenet, lapa, ...; see `mogle.labels.ORDERS`
+    fit: Literal["crop", "pad", "stretch"] | None = None  # samples of another shape; None refuses them
     prompt_tokens: Natural | None = None  # tokens a caption is padded to; None is the base's own length
 
     # --- the method (paper section 3)
