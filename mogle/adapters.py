@@ -28,7 +28,7 @@ from mogle.ablations import build_mogle, variant_in, variant_of
 from mogle.errors import MogleError
 from mogle.experts import MoGLE
 from mogle.lora import NAME, base_layers, lora_layers, unwrapped
-from mogle.lora_keys import PREFIX, plain_lora
+from mogle.lora.keys import PREFIX, plain_lora
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MOGLE_FILES = ("mogle.safetensors", "mogle.pt", "global_local_mask_moe.pt")

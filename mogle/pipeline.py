@@ -55,7 +55,7 @@ from mogle.lora import (  # noqa: E402
     remember_lora,
     unwrapped,
 )
-from mogle.lora_keys import PREFIX  # noqa: E402
+from mogle.lora.keys import PREFIX  # noqa: E402
 from mogle.transformer import Condition, ConditionCache, install  # noqa: E402
 
 GATE_TIMES = {"training": 1.0, "reference": 1000.0}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mogle.errors import MogleError
 from mogle.lora import NAME, lora_layers
-from mogle.lora_keys import plain_lora
+from mogle.lora.keys import plain_lora
 from mogle.pipeline import FaceMoGLEPipeline
 
 GOLDEN = Path(__file__).parent / "golden"

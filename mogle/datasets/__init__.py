@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mogle.dataset_files import Files, Problem, in_lines, natural, read_json, read_text
+from mogle.datasets.files import Files, Problem, in_lines, natural, read_json, read_text
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels import check_options, decode_mask, resize_labels
 from mogle.pictures import ENDINGS, fit_picture, read_rgb, same_aspect, sides

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mogle.classes import DEMO_PALETTE, LABELS, PALETTE, order_table
 from mogle.errors import MogleError, MogleWarning
+from mogle.labels.classes import DEMO_PALETTE, LABELS, PALETTE, order_table
 from mogle.pictures import converted
 
 _NEAR = 30  # RGB distance; the closest two palette colours are 51 apart, JPEG noise inside a region stays below this

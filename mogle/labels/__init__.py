@@ -13,14 +13,14 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from mogle.anatomy import doubt
-from mogle.classes import DEMO_PALETTE as DEMO_PALETTE
-from mogle.classes import LABELS as LABELS
-from mogle.classes import ORDERS as ORDERS
-from mogle.classes import PALETTE as PALETTE
-from mogle.classes import order_table
 from mogle.errors import MogleError, MogleWarning
-from mogle.mask_formats import Reading, from_numbers, read_array, read_picture
+from mogle.labels.anatomy import doubt
+from mogle.labels.classes import DEMO_PALETTE as DEMO_PALETTE
+from mogle.labels.classes import LABELS as LABELS
+from mogle.labels.classes import ORDERS as ORDERS
+from mogle.labels.classes import PALETTE as PALETTE
+from mogle.labels.classes import order_table
+from mogle.labels.formats import Reading, from_numbers, read_array, read_picture
 from mogle.pictures import FITS as FITS
 from mogle.pictures import MAX_PIXELS as MAX_PIXELS
 from mogle.pictures import fit_window, load, said, sides

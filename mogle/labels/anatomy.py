@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mogle.classes import LABELS, ORDERS, order_table
+from mogle.labels.classes import LABELS, ORDERS, order_table
 
 _SIDE = 512  # larger maps are looked at in every second, third, ... pixel
 _GROUPS = {
