@@ -281,8 +281,9 @@ def test_a_mask_that_is_not_square_keeps_its_aspect(mogle, masks, tmp_path) -> N
 
     code, _, err = mogle(*command, "--size", "64x32")
     assert (code, err) == (0, "") and Image.open("outputs/0002.png").size == (64, 32)
-    code, _, err = mogle(*command, "--size", "64")
-    assert code == 0 and err == "note: masks of 256x128 pixels are stretched to 64x64\n"
+    refused(mogle(*command, "--size", "64"), "choose fit='crop' or fit='pad'", ["outputs"])
+    code, _, err = mogle(*command, "--size", "64", "--fit", "stretch")
+    assert code == 0 and err == "note: mask: of 256 x 128 pixels, stretched out of its shape to 64 x 64\n"
     for size, words in (("64x", "WIDTHxHEIGHT"), ("64x30", "multiple of 16"), ("0", "at least 1")):
         refused(mogle(*command, "--size", size), words, ["outputs"])
 
