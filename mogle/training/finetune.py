@@ -86,6 +86,10 @@ def fine_tune(
     from mogle.checkpoints import adapter_folder, base_folder
 
     base, adapter = base_folder(settings.base), None if start is None else adapter_folder(start)
+    if settings.distil_mask_guidance is not None and adapter is None:
+        raise MogleError(
+            "distil_mask_guidance: found no adapter to learn from, expected --from-adapter FOLDER beside it"
+        )
     source, skipped = open_source(settings, base_size(base, settings), base, skip_bad)
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mogle.training.guided import Teacher
 from mogle.training.settings import TrainSettings
 from mogle.transformer import Condition, forward_streams
 
@@ -43,10 +44,16 @@ class Example(NamedTuple):
 
 
 class VelocityLoss(nn.Module):
-    """Rectified flow: mean squared error of the predicted velocity against eps - z0, at z_t = (1-t) z0 + t eps."""
+    """Rectified flow: mean squared error of the predicted velocity against eps - z0, at z_t = (1-t) z0 + t eps.
 
-    def __init__(self, transformer: Any, mogle: MoGLE, settings: TrainSettings, image_ids: Tensor) -> None:
+    With a teacher the target is its guided velocity instead.
+    """
+
+    def __init__(
+        self, transformer: Any, mogle: MoGLE, settings: TrainSettings, image_ids: Tensor, teacher: Teacher | None = None
+    ) -> None:
         super().__init__()
+        self.teacher = teacher
         self.transformer, self.mogle, self.settings = transformer, mogle, settings
         self.image_ids: Tensor
         self.register_buffer("image_ids", image_ids, persistent=False)
@@ -59,11 +66,17 @@ class VelocityLoss(nn.Module):
         fused = self.mogle(batch.conditions.float(), noisy, batch.t)
         guidance = torch.full_like(batch.t, self.settings.guidance) if config.guidance_embeds else None
         condition = Condition(fused.to(dtype), attention=self.settings.attention, lora_on=self.settings.lora_on)
-        velocity = forward_streams(
-            self.transformer, noisy.to(dtype), condition, batch.states.to(dtype), batch.pooled.to(dtype),
-            batch.t, guidance, self.image_ids, self.image_ids.new_zeros(batch.states.shape[1], 3),
-        )  # fmt: skip
-        return (velocity.float() - (batch.noise - batch.image.float())).square().mean(dim=(1, 2))
+
+        def velocity(condition: Condition) -> Tensor:
+            return forward_streams(
+                self.transformer, noisy.to(dtype), condition, batch.states.to(dtype), batch.pooled.to(dtype),
+                batch.t, guidance, self.image_ids, self.image_ids.new_zeros(batch.states.shape[1], 3),
+            ).float()  # fmt: skip
+
+        target = batch.noise - batch.image.float()
+        if self.teacher is not None:
+            target = self.teacher.velocity(velocity, condition, batch.conditions, noisy, batch.t)
+        return (velocity(condition) - target).square().mean(dim=(1, 2))
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:

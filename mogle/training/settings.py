@@ -54,6 +54,8 @@ class TrainSettings(BaseModel):
     drop_local: Share = 0.1  # probability of an all-black local mask, each for itself
     drop_text: Share = 0.1  # probability of the empty caption
 
+    distil_mask_guidance: Amount | None = None  # w: learn the velocity that the start adapter gives, guided by w
+
     # --- optimisation
     steps: Natural = 4000
     minutes: Positive | None = None  # stop after so many minutes of training

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from mogle.errors import MogleError
 from mogle.training.dataset import EncodedSet, TrainingSet
 from mogle.training.flow import Example, VelocityLoss, make_optimizer, make_schedule
+from mogle.training.guided import Teacher
 from mogle.training.settings import TrainSettings
 from mogle.training.start import prepare_adapter
 
@@ -63,7 +64,10 @@ class Trainer:
             pipe.transformer.enable_gradient_checkpointing()
         side = math.isqrt(samples.common.empty.shape[0])
         ids = pipe._prepare_latent_image_ids(1, side, side, accelerator.device, torch.float32)
-        loss = VelocityLoss(pipe.transformer.train(), pipe.mogle, settings, ids)  # type: ignore[arg-type]
+        weight, teacher = settings.distil_mask_guidance, None
+        if weight is not None:  # before `resume`, so that it is the adapter that the run began with
+            teacher = Teacher(pipe.transformer, pipe.mogle, weight)
+        loss = VelocityLoss(pipe.transformer.train(), pipe.mogle, settings, ids, teacher)  # type: ignore[arg-type]
         optimizer = make_optimizer(self.parameters, settings)
         self.schedule = make_schedule(optimizer, settings)
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)

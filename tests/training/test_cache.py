@@ -42,11 +42,12 @@ def small_shards(monkeypatch) -> None:
 
 
 def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_shards) -> None:
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 3)}
+    counts = [3, 1, 3, 2, 3]  # samples need not have equally many
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), counts)}
     cached = CachedSet(encode_set(tmp_path, source(), encoder, facts, outlines=True))
-    streamed = StreamedSet(source(), encoder, 3)
-    assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == 3
-    wanted = [(index, index % 3) for index in range(5)]
+    streamed = StreamedSet(source(), encoder, counts)
+    assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == counts
+    wanted = [(index, count - 1) for index, count in enumerate(counts)]
     one_by_one = [streamed.read([one])[0] for one in wanted]
     for several in (cached.read(wanted), streamed.read(wanted)):
         for found, expected in zip(several, one_by_one, strict=True):
@@ -75,7 +76,7 @@ def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> Non
 
         return call
 
-    streamed = StreamedSet(source(), encoder, 2)
+    streamed = StreamedSet(source(), encoder, [2] * 5)
     for name in ("images", "masks", "captions"):
         monkeypatch.setattr(Encoder, name, counted(name))
     loader = DataLoader(TrainingSet(streamed, load_train_settings("tiny")), batch_size=4, sampler=range(8))
@@ -87,7 +88,7 @@ def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> Non
 
 def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
     """The tokens of an all-black local picture stand in for those of a dropped one."""
-    streamed = StreamedSet(source(1), encoder, 1)
+    streamed = StreamedSet(source(1), encoder, [1])
     example = TrainingSet(streamed, load_train_settings("tiny", ["drop_local=1", "drop_text=1"]))[0]
     images = condition_images(source(1).label_map(0))
     images[1:] = -1
@@ -97,7 +98,7 @@ def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
 
 
 def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_shards) -> None:
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 1)}
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), [1] * 5)}
     folder = encode_set(tmp_path, source(), encoder, facts)
     shards = sorted(folder.glob("shard-*"))
     assert len(shards) == 3
@@ -115,7 +116,7 @@ def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, 
 def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monkeypatch) -> None:
     import safetensors.torch
 
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), 1)}
+    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), [1] * 5)}
     write, left = safetensors.torch.save_file, 2
 
     def fills(tensors, path) -> None:
@@ -142,7 +143,7 @@ def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path) -> None
 
     def key(name: str, captions: int = 1, **others) -> str:
         dataset = FaceDataset(copied, size=SIZE)
-        facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(dataset, captions), **others}
+        facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(dataset, [captions] * len(dataset)), **others}
         keys.append((name, key_of(facts)))
         return keys[-1][1]
 

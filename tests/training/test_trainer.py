@@ -42,7 +42,7 @@ def but(**changes) -> TrainSettings:
 class RandomSet:
     """Twelve samples of random numbers, two captions each."""
 
-    captions = 2
+    captions = (2,) * 12
 
     def __init__(self) -> None:
         chance = torch.Generator().manual_seed(0)
@@ -158,6 +158,33 @@ def test_without_experts_and_gate_there_is_nothing_to_warm() -> None:
     assert warm_start(pipe, RandomSet(), settings) == 0
 
 
+def test_a_student_of_mask_guidance_starts_as_its_teacher_and_learns_what_two_forwards_give() -> None:
+    """w = 1 asks for nothing new; w = 3 for twice the difference that the mask makes."""
+    from mogle.training.guided import Teacher
+    from mogle.transformer import Condition, forward_streams
+
+    pipe = make_pipe()
+    pipe.load_mogle(GOLDEN)
+    batch: Example = default_collate(TrainingSet(RandomSet(), SETTINGS).__getitems__([0, 1]))
+    ids = pipe._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS, ids, Teacher(pipe.transformer, pipe.mogle, 1.0))
+    assert loss(batch).max() < 1e-12
+    loss.teacher = Teacher(pipe.transformer, pipe.mogle, 3.0)
+    t = batch.t[:, None, None]
+    noisy = (1 - t) * batch.image + t * batch.noise
+    inputs = (batch.states, batch.pooled, batch.t, torch.ones(2), ids, torch.zeros(12, 3))
+    fused = pipe.mogle(batch.conditions, noisy, batch.t)
+    text, masked = (forward_streams(pipe.transformer, noisy, Condition(c), *inputs) for c in (None, fused))
+    wanted = (2 * (masked - text)).square().mean(dim=(1, 2))
+    torch.testing.assert_close(loss(batch), wanted)
+    before = {name: p.detach().clone() for name, p in pipe.transformer.named_parameters() if "lora_" in name}
+    pipe.mogle.requires_grad_(True)
+    prepare_adapter(pipe, SETTINGS)
+    loss(batch).mean().backward()
+    assert all(torch.equal(p, before[name]) for name, p in pipe.transformer.named_parameters() if name in before)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in pipe.mogle.parameters())
+
+
 def test_accumulation_gives_the_same_run(whole, tmp_path) -> None:
     settings = but(accumulation=2)
     make_trainer(tmp_path, settings).fit()
@@ -259,7 +286,7 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None
     from mogle.training import finetune
 
     monkeypatch.setattr(finetune, "find_spec", lambda name: None)
-    with pytest.raises(MogleError, match="report_to=wandb: not installed; expected pip install wandb"):
+    with pytest.raises(MogleError, match="report_to=wandb: wandb is not installed; expected pip install wandb"):
         finetune.fine_tune(tmp_path, load_train_settings("tiny", ["count=1", "report_to=wandb"]), device="cpu")
 
 
