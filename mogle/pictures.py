@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mogle.errors import MogleError, MogleWarning
 
 #: Larger pictures are refused before a single pixel is decoded: a few kilobytes of PNG can unpack to gigabytes.
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 25_000_000  # 5,000 x 5,000: decoding a mask of colours takes 0.6 GB and seconds
 
 #: Endings of the files that count as pictures in a data set, in any mixture of small and capital letters.
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
