@@ -130,8 +130,15 @@ def build_mogle(variant: str = "full", width: int = 64) -> MoGLE:
 
 
 def variant_of(mogle: MoGLE) -> str:
-    """The name of a MoGLE's variant."""
-    return next(name for name, kind in VARIANTS.items() if type(mogle) is kind)
+    """The name of a MoGLE's variant.
+
+    Raises:
+        MogleError: its class is none of the registry's, so that no file could name it.
+    """
+    for name, kind in VARIANTS.items():
+        if type(mogle) is kind:
+            return name
+    raise MogleError(f"{type(mogle).__name__}: expected a class of VARIANTS, which files can name")
 
 
 def variant_in(header: dict[str, str]) -> str:

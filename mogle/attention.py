@@ -19,7 +19,7 @@ Rope = tuple[Tensor, ...]
 
 
 def on_cpu_without_gradients(x: Tensor) -> bool:
-    """Whether the ways of sampling on a CPU are open: no gradient and no compiler meets complex or reused numbers."""
+    """Whether the ways of sampling on a CPU are open, which gradients and the compiler of a whole network rule out."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -83,7 +83,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._known: dict[Any, Tensor] = {}
-        self.keys: tuple[Tensor, Tensor] | None = None  # and values, of all streams
+        self.keys_values: tuple[Tensor, Tensor] | None = None  # of all streams of the last block
 
     def activate_and_join(self, act: Any, hidden: Tensor, attended: Tensor) -> Tensor:
         """What a single block projects from, (B, L, D + 4 D): the attention's output and the activated MLP."""

@@ -1,7 +1,7 @@
 """MoGLE: the mixture of global and local experts that turns 20 condition images into one stream of tokens.
 
 One expert for the whole mask, one for each of the 19 labels, and a gate that weighs them anew for every token and
-step from the mask, the noisy latents and the time (paper section 3.2; names of the reference's state dict).
+step from the mask, the noisy latents and the time (paper section 3; names of the reference's state dict).
 Shapes: B samples, N tokens of width C = 64, E = 20 experts (0 global, 1..19 local). Variants: `ablations.py`.
 """
 

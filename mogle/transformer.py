@@ -1,15 +1,15 @@
-"""FLUX's transformer with a condition stream: tokens -> blocks -> velocity (paper section 3.3).
+"""FLUX's transformer with a condition stream: tokens -> blocks -> velocity (paper section 3).
 
-`forward_streams` walks text, noisy image and condition through the blocks of `blocks.py`. `install` puts that walk
-*inside* the forward of diffusers' transformer and blocks: whatever hooks on them (offloading, FSDP, checkpointing,
-compiling) goes on working, and without a condition nothing changes.
+`walk` leads text, noisy image and condition through the blocks of `blocks.py`. `install` puts it *inside* the forward
+of diffusers' transformer and blocks, and `forward_streams` calls that: whatever hooks on them (offloading, FSDP,
+checkpointing, compiling) goes on working, and without a condition diffusers' own forward runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
@@ -17,8 +17,8 @@ import torch
 from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
-from mogle.attention import Scratch, on_cpu_without_gradients, positions
-from mogle.blocks import Step, double_block, single_block
+from mogle.attention import Rope, Scratch, on_cpu_without_gradients, positions
+from mogle.blocks import BlockCache, Step, double_block, single_block
 from mogle.errors import MogleError
 from mogle.lora import NAME, linear, unwrapped, without_lora
 
@@ -28,7 +28,7 @@ LORA_ON = ("condition", "all")
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """The second stream of one call, and how it acts.
+    """The condition stream of one call, and how it acts.
 
     Attributes:
         tokens: (B, N, 64) fused tokens; or what makes them from (noisy latents, time); None: there is no condition.
@@ -39,7 +39,7 @@ class Condition:
         mask: bool (B,), False for samples whose condition is to be ignored; None: it acts on all.
         guidance: w in v = v(text) + w (v(text, condition) - v(text)). 1 is the method as published, in one forward;
             other values, which are this project's addition, take two.
-        cache: of one run of a sampler.
+        cache: what the steps of one run of a sampler share; None keeps nothing.
 
     Raises:
         MogleError: an option that does not exist, or a number out of range.
@@ -72,25 +72,39 @@ class Condition:
 class ConditionCache:
     """What stays the same over the steps of one run: embedded text, positions, the condition's modulations.
 
-    `static=True` promises that the condition stream itself stays the same (attention "independent" and a gate that
-    depends on places alone): then its keys and values are kept too, and later steps do not compute the stream.
+    `static=True` promises that the fused tokens are the same at every step. With attention "independent" so is then the
+    whole condition stream: its keys and values are kept, and later steps do not compute it. Nothing is kept while
+    gradients are asked for, or while the whole transformer is being compiled.
     """
 
     def __init__(self, static: bool = False):
         self.static = static
-        self._known: list[tuple[tuple, dict[str, Any]]] = []
+        self._known: list[tuple[tuple, Kept]] = []
 
-    def of(self, *tensors: Tensor | None) -> dict[str, Any]:
-        """The store that belongs to just these tensors, unchanged since. Two are kept: prompt and negative prompt."""
+    def of(self, *tensors: Tensor | None) -> Kept:
+        """What is kept for just these tensors (prompt, positions), unchanged in place since: torch counts changes of a
+        tensor in `_version`, unless it was made for inference only. Two are kept: prompt and negative prompt."""
         key = tuple((t, None if t is None or t.is_inference() else t._version) for t in tensors)
-        for known, store in self._known:
+        for known, kept in self._known:
             if all(a is b and m == n for (a, m), (b, n) in zip(known, key, strict=True)):
-                return store
-        self._known = [*self._known[-1:], (key, {})]
+                return kept
+        self._known = [*self._known[-1:], (key, Kept())]
         return self._known[-1][1]
 
 
-NOTHING = Condition(None)  # what pipelines that know no masks ask for
+@dataclass
+class Kept:
+    """Of one prompt in one run; filled in its first step."""
+
+    text: Tensor | None = None  # embedded, (B, T, D)
+    time_zero: Tensor | None = None
+    rope: Rope = ()
+    scratch: Scratch | None = None
+    blocks: list[BlockCache | None] = field(default_factory=list)
+    has_condition: bool = False  # the blocks keep the keys and values of a static condition
+
+
+NOTHING = Condition(None)  # of a call without our key, by a pipeline that knows no masks
 
 
 def forward_streams(
@@ -142,9 +156,9 @@ def install(transformer: Any) -> None:
     ):
         bound = MethodType(forward, module)
         registry = getattr(module, "_diffusers_hook", None)
-        if registry is not None and registry._fn_refs:
+        if registry is not None and registry._fn_refs:  # diffusers' hooks: the first one calls the module's own
             registry._fn_refs[0].forward = bound
-        elif hasattr(module, "_hf_hook"):
+        elif hasattr(module, "_hf_hook"):  # accelerate's hook calls the module's own by this name
             module._old_forward = bound
         else:
             module.forward = bound
@@ -152,15 +166,21 @@ def install(transformer: Any) -> None:
 
 
 def _double_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if len(args) > 3 and isinstance(args[3], Step):
+    if len(args) > 3 and isinstance(args[3], Step):  # from our walk; diffusers has the RoPE there
         return double_block(self, *args)
     return type(self).forward(self, *args, **kwargs)
 
 
 def _single_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if len(args) > 3 and isinstance(args[3], Step):
+    if len(args) > 2 and isinstance(args[2], Step):
         return single_block(self, *args)
     return type(self).forward(self, *args, **kwargs)
+
+
+#: What `walk` takes of the arguments of FluxTransformer2DModel.forward; there is no ControlNet with a condition.
+INPUTS = (
+    "hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "img_ids", "txt_ids", "guidance",
+)  # fmt: skip
 
 
 def _transformer_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -168,14 +188,15 @@ def _transformer_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     others = dict(kwargs.get("joint_attention_kwargs") or {})
     condition = others.pop(NAME, NOTHING)
     if not condition.acts:
-        return _unconditioned(self, condition, args, {**kwargs, "joint_attention_kwargs": others})
+        plain = kwargs if condition is NOTHING else {**kwargs, "joint_attention_kwargs": others}
+        return _unconditioned(self, condition, args, plain)
 
     unknown = [k for k in kwargs if k.startswith("controlnet") and kwargs[k] not in (None, False)]
     lora_scale = others.get("scale", 1.0)
     unknown += [name for name in others if name != "scale"]
     if unknown or args:
         raise MogleError(f"not supported together with a mask: {', '.join(unknown) or 'positional arguments'}")
-    inputs = {name: value for name, value in kwargs.items() if name not in ("joint_attention_kwargs", "return_dict")}
+    inputs: dict[str, Any] = {name: kwargs.get(name) for name in INPUTS}
     if lora_scale != 1:
         scale_lora_layers(self, lora_scale)
     try:
@@ -211,56 +232,59 @@ def walk(
     img_ids: Tensor,
     txt_ids: Tensor,
     guidance: Tensor | None = None,
-    **_: Any,
 ) -> Tensor:
     """FluxTransformer2DModel.forward with three streams, or with two where the condition has no tokens.
 
-    Arguments as `forward_streams` has them. Compiles to one graph; hooks on the whole transformer are not called.
+    Called directly, as pretraining does, it compiles to one graph; hooks on the whole transformer are not called then.
+    Arguments as `forward_streams` has them; `condition.guidance` is the caller's matter.
     """
+    assert condition.tokens is None or condition.acts, "a condition that does not act is diffusers' own forward"
     lora_all, independent = condition.lora_on == "all", condition.attention == "independent"
     cache = condition.cache if not torch.is_grad_enabled() and not torch.compiler.is_compiling() else None
-    kept: dict[str, Any] = {}
-    if cache is not None:
-        kept = cache.of(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
-    static = cache is not None and cache.static and independent
-    blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
+    kept = Kept() if cache is None else cache.of(encoder_hidden_states, pooled_projections, img_ids, txt_ids)
+    doubles, singles = self.transformer_blocks, self.single_transformer_blocks
+    count = len(doubles) + len(singles)
 
     image = linear(self.x_embedder, hidden_states, lora_all)
-    if "text" not in kept:
-        kept["text"] = linear(self.context_embedder, encoder_hidden_states, lora_all)
-        kept["time zero"] = _time(self, torch.zeros_like(timestep), guidance, pooled_projections, image)
-        kept["rope"] = positions(self, txt_ids, img_ids, image)
-        kept["scratch"] = Scratch() if cache is not None and on_cpu_without_gradients(image) else None
-        kept["blocks"] = [None if cache is None else {} for _ in blocks]
-        kept["condition is known"] = False
+    if kept.text is None:  # the first step
+        kept.text = linear(self.context_embedder, encoder_hidden_states, lora_all)
+        kept.time_zero = _time(self, torch.zeros_like(timestep), guidance, pooled_projections, image)
+        kept.rope = positions(self, txt_ids, img_ids, image)
+        kept.scratch = Scratch() if cache is not None and on_cpu_without_gradients(image) else None
+        kept.blocks = [None if cache is None else BlockCache() for _ in range(count)]
     tokens, stream = condition.tokens, None
-    if tokens is not None and not kept["condition is known"]:
+    if tokens is not None and not kept.has_condition:
         tokens = tokens if isinstance(tokens, Tensor) else tokens(hidden_states, timestep)
         stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), True)
-    text: Tensor | None = kept["text"]
-    num_text = kept["text"].shape[1]
+    num_text, num_image = kept.text.shape[1], image.shape[1]
     step = Step(
         time=_time(self, timestep, guidance, pooled_projections, image),
-        time_zero=kept["time zero"],
-        rope=kept["rope"],
+        time_zero=kept.time_zero,  # type: ignore[arg-type]
+        rope=kept.rope,
         num_text=num_text,
-        bias=_bias(condition, image, num_text, condition_is_key=True),
-        bias_condition=None if independent else _bias(condition, image, num_text, condition_is_key=False),
+        bias=_bias_for_rest(condition, image, num_text),
+        bias_condition=None if independent else _bias_for_condition(condition, image, num_text + num_image),
         independent=independent,
         lora_all=lora_all,
-        static=static,
-        scratch=kept["scratch"],
+        static=cache is not None and cache.static and independent,
+        scratch=kept.scratch,
     )
 
-    for index, block in enumerate(blocks):
-        if index == len(self.transformer_blocks):
-            text, image = None, torch.cat([text, image], dim=1)  # type: ignore[list-item]
-        inputs = text, image, stream, step, kept["blocks"][index], block is blocks[-1]
+    def run(index: int, block: Any, *streams: Tensor | None) -> Any:
+        inputs = *streams, step, kept.blocks[index], index == count - 1
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            text, image, stream = self._gradient_checkpointing_func(block, *inputs)
-        else:
-            text, image, stream = block(*inputs)
-    kept["condition is known"] = static
+            return self._gradient_checkpointing_func(block, *inputs)
+        return block(*inputs)
+
+    text: Tensor | None = kept.text
+    for index, block in enumerate(doubles):
+        text, image, stream = run(index, block, text, image, stream)
+    if len(singles):
+        joint = torch.cat([text, image], dim=1)  # type: ignore[list-item]
+        for index, block in enumerate(singles, start=len(doubles)):
+            joint, stream = run(index, block, joint, stream)
+        image = joint  # the last block gives the image's rows alone
+    kept.has_condition = step.static and condition.tokens is not None
     return self.proj_out(self.norm_out(image, step.time))
 
 
@@ -270,17 +294,22 @@ def _time(self: Any, time: Tensor, guidance: Tensor | None, pooled: Tensor, like
     return self.time_text_embed(*scaled, pooled)
 
 
-def _bias(condition: Condition, image: Tensor, num_text: int, condition_is_key: bool) -> Tensor | None:
-    """What is added to the logits of text and image queries (for condition keys), or of condition queries (for
-    text and image keys): log(s) everywhere across the border, -inf on the condition of samples without one."""
-    if condition.tokens is None:
+def _bias_for_rest(condition: Condition, image: Tensor, num_text: int) -> Tensor | None:
+    """(B or 1, 1, 1, T + N + N) for text and image queries: 0 on each other, log(s) on the condition's keys, -inf on
+    the condition of samples without one. None where nothing would be added."""
+    if condition.tokens is None or (condition.scale == 1 and condition.mask is None):
         return None
     across = image.new_full((1, 1, 1, 1), math.log(condition.scale), dtype=torch.float32)
-    if condition_is_key and condition.mask is not None:
+    if condition.mask is not None:
         across = across.masked_fill(~condition.mask.to(image.device)[:, None, None, None], -math.inf)
-    elif condition.scale == 1:
-        return None
     num_image = image.shape[1]
-    across = across.expand(-1, -1, -1, num_image if condition_is_key else num_text + num_image)
-    same = across.new_zeros(across.shape[0], 1, 1, num_text + num_image if condition_is_key else num_image)
-    return torch.cat([same, across] if condition_is_key else [across, same], dim=-1)
+    same = across.new_zeros(len(across), 1, 1, num_text + num_image)
+    return torch.cat([same, across.expand(-1, -1, -1, num_image)], dim=-1)
+
+
+def _bias_for_condition(condition: Condition, image: Tensor, num_rest: int) -> Tensor | None:
+    """(1, 1, 1, T + N + N) for condition queries: log(s) on text and image, 0 on each other; or None."""
+    if condition.tokens is None or condition.scale == 1:
+        return None
+    across = image.new_full((1, 1, 1, num_rest), math.log(condition.scale), dtype=torch.float32)
+    return torch.cat([across, across.new_zeros(1, 1, 1, image.shape[1])], dim=-1)

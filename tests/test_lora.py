@@ -11,6 +11,7 @@ from diffusers import FluxPipeline
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from mogle.ablations import build_mogle
 from mogle.errors import MogleError
 from mogle.lora import NAME, lora_layers
 from mogle.lora.keys import plain_lora
@@ -182,6 +183,34 @@ def test_half_an_adapter_is_refused_when_compiled_or_offloaded(text):
     pipe.transformer.delete_adapters(NAME)
     with pytest.raises(MogleError, match="no mask LoRA"):
         draw(pipe, text)
+
+
+@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+def test_a_static_condition_survives_offloading(text, kind):
+    """Hooks hand a block copies of the containers that they know; what it keeps must not be one of them."""
+
+    def pictures(offload):
+        pipe = load_pipe()
+        torch.manual_seed(0)
+        pipe.mogle = build_mogle("places").requires_grad_(False)
+        if offload:
+            more = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+            pipe.transformer.enable_group_offload(torch.device("cpu"), offload_type=kind, **more)
+        return draw(pipe, text, attention="independent", num_inference_steps=3)
+
+    torch.testing.assert_close(pictures(True), pictures(False))
+
+
+def test_an_adapter_is_saved_from_wherever_offloading_keeps_it(tmp_path, text, expected):
+    from accelerate import cpu_offload
+
+    pipe = load_pipe()
+    cpu_offload(pipe.transformer, torch.device("cpu"))
+    assert any(p.is_meta for p in pipe.transformer.parameters())
+    pipe.save_mogle(tmp_path)
+    again = load_pipe(adapter=False)
+    again.load_mogle(tmp_path)
+    assert torch.equal(draw(again, text), expected)
 
 
 # --- what is saved is read back ---------------------------------------------------------------------------------------

@@ -74,15 +74,17 @@ def own(job: Job) -> Pictures:
 def drawn(job: Job) -> Pictures:
     """Pictures by the pipeline from the row's inputs."""
     row, samples, settings = job.row, job.samples, job.settings
-    said = row.captions(samples)
+    said, how = row.captions(samples), settings
+    if row.mask_guidance is not None:
+        how = replace(settings, mask_guidance=row.mask_guidance)
 
     def recipe_of(i: int) -> Recipe:
         prompt, mask = said[i] if row.text else None, samples.masks[i] if row.mask else None
-        return settings.recipe(prompt, mask, seed_of(samples.ids[i], settings.seed), samples.size)
+        return how.recipe(prompt, mask, seed_of(samples.ids[i], settings.seed), samples.size)
 
     origin = {**(settings.origin or {}), **({"without": row.without} if row.without else {})}
-    how = {"batch": settings.batch, "share": job.share, "run": WITHOUT[row.without], "title": row.title}
-    draw(job.pipe, job.files, recipe_of, origin, **how)  # type: ignore[arg-type]
+    options = {"batch": settings.batch, "share": job.share, "run": WITHOUT[row.without], "title": row.title}
+    draw(job.pipe, job.files, recipe_of, origin, **options)  # type: ignore[arg-type]
     return stored(job.files, samples.size)
 
 
@@ -116,6 +118,7 @@ class Row:
 
     Attributes:
         mask, text, swapped: what the pictures are made from; swapped: each with the caption of another sample.
+        mask_guidance: in place of the settings' own.
         without: "locals" or "places", what is taken away (`WITHOUT`).
         few: the row shows an effect, for which fewer samples do.
         style: of which set of portraits.
@@ -132,6 +135,7 @@ class Row:
     mask: bool = True
     text: bool = True
     swapped: bool = False
+    mask_guidance: float | None = None
     without: str | None = None
     few: bool = True
     style: str = "portraits"
