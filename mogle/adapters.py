@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ def read_adapter(folder: str | Path, transformer: Any) -> Adapter:
         raise MogleError(f"{folder}: found {found}; expected {LORA_FILE} and one of {', '.join(MOGLE_FILES)}")
     lora, lora_header = _read(folder / LORA_FILE)
     state, header = _read(mogle_file)
+    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()}
     layers = base_layers(transformer)
     lora = plain_lora(lora, layers, str(folder / LORA_FILE))
     _check(str(folder / LORA_FILE), lora, _lora_shapes(lora, layers))

@@ -56,7 +56,7 @@ from mogle.lora import (  # noqa: E402
     unwrapped,
 )
 from mogle.lora.keys import PREFIX  # noqa: E402
-from mogle.transformer import Condition, ConditionCache, install  # noqa: E402
+from mogle.transformer import Condition, ConditionCache, check_hooks, install  # noqa: E402
 
 GATE_TIMES = {"training": 1.0, "reference": 1000.0}
 
@@ -129,7 +129,8 @@ class FaceMoGLEPipeline(FluxPipeline):
         """
         if self.mogle is None:
             raise MogleError("there is no MoGLE to save: expected load_mogle() or an assigned `mogle` before")
-        write_adapter(folder, self, self.mogle, self.settings, format)
+        mogle = getattr(self.mogle, "_orig_mod", self.mogle)  # as torch.compile wraps it
+        write_adapter(folder, self, mogle, self.settings, format)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write the base as a FluxPipeline folder. Adapters are not part of it: `save_mogle` writes the mask's.
@@ -354,10 +355,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         if self.mogle is None:
             raise MogleError("found a mask but no adapter, expected load_mogle(folder) first")
         check_lora(self.transformer)
-        network = unwrapped(self.transformer)
-        if getattr(network, "is_cache_enabled", False):
-            kind = type(network._cache_config).__name__.removesuffix("Config")
-            raise MogleError(f"found {kind} on, which knows no masks: call pipe.transformer.disable_cache() first")
+        check_hooks(self.transformer)
         expected = height * width // (2 * self.vae_scale_factor) ** 2
         if condition_tokens.shape[2] != expected:
             found = f"found {condition_tokens.shape[2]} condition tokens"

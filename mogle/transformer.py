@@ -8,6 +8,7 @@ checkpointing, compiling) goes on working, and without a condition diffusers' ow
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MethodType
@@ -163,6 +164,20 @@ def install(transformer: Any) -> None:
         else:
             module.forward = bound
     transformer._has_streams = True
+
+
+def check_hooks(transformer: Any) -> None:
+    """Hooks that skip or reuse the work of blocks (FirstBlockCache and its kind) know two streams, not three.
+
+    Raises:
+        MogleError: one of them is on.
+    """
+    network = unwrapped(transformer)
+    registries = (getattr(module, "_diffusers_hook", None) for module in network.modules())
+    names = {name for registry in registries if registry is not None for name in registry.hooks}
+    if found := sorted(name for name in names if re.search("cache|fbc|broadcast|skip|smoothed", name)):
+        kind = type(network._cache_config).__name__.removesuffix("Config") if network.is_cache_enabled else found[0]
+        raise MogleError(f"found {kind} on, which knows no masks: call pipe.transformer.disable_cache() first")
 
 
 def _double_forward(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -110,6 +110,21 @@ def test_kohya_names(copy):
     assert set(found) == {f"transformer.{m}.lora_{half}.weight" for m in modules for half in "AB"}
 
 
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_names_of_black_forest_labs(prefix, with_alpha):
+    """As ComfyUI and ai-toolkit write them; queries, keys and values are one layer there."""
+    stem = f"{prefix}double_blocks.0.img_attn.qkv"
+    down, up = torch.randn(4, 64), torch.randn(192, 4)
+    written = {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+    written |= {f"{stem}.alpha": torch.tensor(8.0)} if with_alpha else {}
+    found = plain_lora(written, [f"transformer_blocks.0.attn.to_{part}" for part in "qkv"], "file")
+    scale = 2 if with_alpha else 1
+    for part, rows in zip("qkv", up.split(64), strict=True):
+        a, b = (found[f"transformer.transformer_blocks.0.attn.to_{part}.lora_{half}.weight"] for half in "AB")
+        torch.testing.assert_close(b @ a, scale * rows @ down)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -301,6 +316,24 @@ def test_bad_options_are_refused_before_anything_is_computed(text, options, mess
 def test_a_prompt_of_broken_bytes_is_refused():
     with pytest.raises(MogleError, match="prompt 0: found bytes that are no UTF-8"):
         load_pipe()(prompt=b"caf\xe9".decode("utf-8", "surrogateescape"), mask=MASK)
+
+
+def test_a_cache_put_on_by_hand_is_refused_by_name(text):
+    from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
+
+    pipe = load_pipe()
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(MogleError, match="found fbc_block_hook on, which knows no masks"):
+        draw(pipe, text)
+
+
+def test_experts_that_were_compiled_are_saved_and_read(tmp_path, text, expected):
+    pipe = load_pipe()
+    pipe.mogle = torch.compile(pipe.mogle, backend="eager")
+    pipe.save_mogle(tmp_path)
+    again = load_pipe(adapter=False)
+    again.load_mogle(tmp_path)
+    assert torch.equal(draw(again, text), expected)
 
 
 def test_first_block_cache_is_refused_by_name(text):

@@ -73,10 +73,22 @@ def _module_of(name: str) -> str:
     return re.split(r"\.lora_[AB]\.|\.alpha$", name.removeprefix(PREFIX))[0]
 
 
+def _as_kohya(name: str) -> str:
+    """Black Forest Labs' own names of layers, as ComfyUI and ai-toolkit write them, as kohya's scripts do."""
+    name = re.sub(r"^(diffusion_model|transformer)\.", "", name)
+    if not name.startswith(("double_blocks.", "single_blocks.")):
+        return name
+    layer, _, rest = re.sub(r"\.lora_A\.", ".lora_down.", name.replace(".lora_B.", ".lora_up.")).rpartition(
+        ".lora_" if ".lora_" in name else ".alpha"
+    )
+    return f"lora_unet_{layer.replace('.', '_')}" + (f".lora_{rest}" if ".lora_" in name else ".alpha")
+
+
 def _converted(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Names of kohya's scripts, ai-toolkit, XLabs and others, by diffusers' own converters."""
+    """Names of kohya's scripts, ai-toolkit, ComfyUI, XLabs and others, by diffusers' own converters."""
     from diffusers.loaders import FluxLoraLoaderMixin
 
+    state = {_as_kohya(name): tensor for name, tensor in state.items()}
     floats = {name: t if t.is_floating_point() else t.float() for name, t in state.items()}
     try:
         found: Any = FluxLoraLoaderMixin.lora_state_dict(floats, return_alphas=True)
