@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,7 +74,7 @@ def evaluate(
     GPUs share the sampling. Rows: real, reconstruction, text+mask, text, mask,
     swapped (captions of other portraits), no-local (local masks emptied), scalar-gate (gate averaged over tokens),
     female and balanced (masks and captions of shifted sets), ablation-NAME for each in checkpoints/ablations, and
-    ablation-NAME-emptied for some of them.
+    ablation-NAME-emptied for some of them; and, where it is named, guided-W: text and mask with mask guidance W.
     """
     from mogle.checkpoints import JUDGES, adapter_folder, base_folder, load_pipeline, origin_of, shipped
     from mogle.labels import check_options
@@ -132,13 +133,17 @@ def evaluate(
 
 def _chosen_rows(rows: str | None, known: dict[str, Row], painted: bool) -> dict[str, Row]:
     """The rows asked for, or all that can be had: shifted sets are painted, so they do not go with --data."""
+    from mogle.metrics.rows import guided
+
     shifted = [] if painted else [name for name, row in known.items() if row.style != "portraits"]
     if rows is None:
         return {name: row for name, row in known.items() if name not in shifted}
     chosen = [name.strip() for name in rows.split(",") if name.strip()]
+    weights = {name: re.fullmatch(r"guided-(\d+(?:\.\d+)?)", name) for name in chosen}
+    known = {**known, **{name: guided(float(found[1])) for name, found in weights.items() if found}}
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
-        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(known)}")
+        raise MogleError(f"--rows {', '.join(unknown)}: expected some of {', '.join(known)}, guided-WEIGHT")
     if absent := [name for name in chosen if name in shifted]:
         raise MogleError(f"--rows {', '.join(absent)}: these are painted sets; expected no --data beside them")
     return {name: known[name] for name in chosen}

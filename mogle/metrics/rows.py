@@ -164,6 +164,11 @@ def ablation(title: str, adapter: Path, without: str | None = None) -> Row:
     return Row(title, adapter=adapter, without=without, against=against, gallery="ablations")
 
 
+def guided(weight: float) -> Row:
+    """Text + mask with mask guidance: two forwards a step, where the adapter has not learned to do with one."""
+    return Row(f"text + mask, mask guidance {weight:g}", mask_guidance=weight, column=f"mask guidance {weight:g}")
+
+
 ROWS: dict[str, Row] = {
     "real": Row("real portraits", few=False, make=own, real=True, against=(), column="real portrait"),
     "reconstruction": Row("VAE reconstructions", few=False, make=reconstructed, real=True, psnr=True, against=()),

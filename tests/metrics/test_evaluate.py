@@ -18,7 +18,7 @@ from mogle.labels import PALETTE, colorize
 from mogle.metrics.evaluate import evaluate, judge_masks, judge_pictures
 from mogle.metrics.measure import Instruments, against, load_measured, psnr
 from mogle.metrics.report import compare
-from mogle.metrics.rows import ROWS, ablation, reconstruct
+from mogle.metrics.rows import ROWS, ablation, guided, reconstruct
 from mogle.metrics.samples import Samples, SampleSet, derangement
 from mogle.metrics.stack import Stack, taken
 from mogle.sampling import Settings
@@ -203,6 +203,15 @@ def test_processes_share_the_sampling_and_the_first_one_measures(tmp_path, sampl
     assert made[0] + made[1] == made[2] and abs(made[0] - made[1]) <= 1
     assert not found[0]["rows"] and list(found[1]["rows"]) == names
     assert all(found[1]["rows"][name]["mask"] == alone["rows"][name]["mask"] for name in names)
+
+
+def test_a_guided_row_asks_for_mask_guidance_and_no_other_row_does(tmp_path, samples) -> None:
+    rows = {"text+mask": replace(ROWS["text+mask"], detailed=False), "guided-2.5": guided(2.5)}
+    pipe = Painter()
+    results = evaluate(pipe, tools(), sets(samples), out=tmp_path, rows=rows, settings=Settings(steps=1))
+    assert {call["mask_guidance"] for call in pipe.calls[: len(pipe.calls) // 2]} == {1.0}
+    assert {call["mask_guidance"] for call in pipe.calls[len(pipe.calls) // 2 :]} == {2.5}
+    assert results["rows"]["guided-2.5"]["title"] == "text + mask, mask guidance 2.5"
 
 
 def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> None:
