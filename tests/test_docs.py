@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 from draw_grid import draw, sheet  # noqa: E402
 from fill_results import tables  # noqa: E402
 from orderings import OPEN, OTHER, SAME, ordering_table, verdict  # noqa: E402
+
+from mogle.metrics.report import measured  # noqa: E402
 
 
 def test_the_results_page_shows_what_was_measured():
@@ -29,6 +32,41 @@ def test_the_results_page_shows_what_was_measured():
     )
     for i in range(0, len(verdicts), 4):  # the page's own short table: mask, structure, KID, text of each row
         assert f"| {' | '.join(verdicts[i : i + 4])} |" in page
+
+
+README_ROWS = {
+    "real portraits": "real",
+    "their VAE reconstructions": "reconstruction",
+    "text + mask": "text+mask",
+    "mask only": "mask",
+    "text only": "text",
+    "text + mask, local masks emptied": "no-local",
+}
+
+
+def test_the_readme_s_table_shows_what_was_measured():
+    rows = json.loads((ROOT / "docs" / "results" / "results.json").read_text())["rows"]
+    lines = [line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    found = {title.strip(): [cell.strip() for cell in cells] for title, *cells in lines}
+    for title, name in README_ROWS.items():
+        row = rows[name]
+        numbers = [("pixel_accuracy", 3, 1), ("mean_iou", 3, 1), ("attributes_hidden", 3, 1), ("kid", 0, 1000)]
+        assert found[title] == [measured(row, *number) for number in numbers], title
+
+
+def test_the_readme_s_five_minutes_stand_between_text_and_adapter_as_it_says():
+    rows = json.loads((ROOT / "docs" / "results" / "results.json").read_text())["rows"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    reached, share, alone, whole = map(
+        float,
+        re.search(
+            r"reach a pixel accuracy of (\S+) on 200 test portraits: (\d+) % of the way from the sentence alone "
+            r"\((\S+)\) to the shipped adapter \((\S+)\)",
+            text,
+        ).groups(),
+    )
+    assert round(100 * (reached - alone) / (whole - alone)) == share
+    assert alone == round(rows["text"]["mask"]["pixel_accuracy"], 3)
 
 
 def test_orderings_are_decided_by_intervals() -> None:
