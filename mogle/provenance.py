@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import platform
-import tempfile
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image, PngImagePlugin
 
 import mogle
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 from mogle.labels import decode_mask, open_image, save_mask
 
 SOURCE = "AI-generated"
@@ -103,16 +103,8 @@ def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[
         texts |= {"mask_sha256": mask_hash(recipe.mask), "mask": base64.b64encode(packed.getvalue()).decode()}
     for key, text in texts.items():
         chunks.add_text(key, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            picture.save(file, format="PNG", pnginfo=chunks)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with atomic_write(path) as part:
+        picture.save(part, format="PNG", pnginfo=chunks)
 
 
 def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dict[str, str]]:

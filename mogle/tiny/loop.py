@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def averaged(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.Aver
 class Halfway:
     """Keeps what a long training needs to go on: `save` every so often, `load` at the start -> steps already done.
 
-    The file is written beside its name and then moved, so that an interrupted save leaves the one before.
+    An interrupted save leaves the one before.
     """
 
     every = 250  # steps
@@ -83,10 +84,9 @@ class Halfway:
 
         if self.path is None or not self.is_time(steps) or not main_process():
             return
-        new = self.path.with_suffix(".new")
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({**parts, "steps": steps, "notes": self.notes}, new)
-        new.replace(self.path)
+        with atomic_write(self.path) as new:
+            torch.save({**parts, "steps": steps, "notes": self.notes}, new)
 
 
 def main_process() -> bool:

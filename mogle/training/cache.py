@@ -15,9 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 from mogle.training.encode import Common, Encoded, Encoder, Source
 
 SHARD = 64  # samples
@@ -71,7 +70,7 @@ def encode_set(
     folder.mkdir(parents=True, exist_ok=True)
     if rank == 0:
         _save(encoder.common()._asdict(), folder / "common.safetensors")
-        with written_whole(folder / "index.json") as path:
+        with atomic_write(folder / "index.json") as path:
             path.write_text(json.dumps({**facts, "ids": list(source.ids)}))
     starts = range(0, len(source.ids), SHARD)
     bar = tqdm(starts, desc="encoding", unit=" samples", unit_scale=SHARD, disable=rank > 0 or None)  # None: on a TTY
@@ -102,19 +101,8 @@ def _encode_shard(
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    with written_whole(path) as new:
+    with atomic_write(path) as new:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it moves there afterwards: a file that has its name is whole."""
-    new = path.with_suffix(f".{os.getpid()}.new")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 class CachedSet:

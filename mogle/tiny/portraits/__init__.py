@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from mogle.errors import MogleError
+from mogle.files import atomic_write
 from mogle.labels import LABELS, decode_mask, save_mask
 from mogle.tiny.portraits.attributes import STYLES, sample_attributes
 from mogle.tiny.portraits.captions import describe, full_caption, vocabulary, write_captions
@@ -154,15 +155,9 @@ def portrait_id(seed: int, style: str = "portraits") -> str:
     return f"{seed:05d}" if style == "female" else str(seed)
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file in full or not at all, so that a killed run leaves no half of one."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
-
-
 def _write_json(path: Path, value: Any) -> None:
-    _replace(path, lambda p: p.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -191,10 +186,12 @@ def _write_chunk(job: tuple[str, list[int], int, str]) -> list[tuple[str, dict[s
             continue
         portrait = paint(seed, size, style)
         picture = Image.fromarray(portrait.image)
-        _replace(face, lambda p, i=picture: i.save(p, format="JPEG", quality=95, subsampling=0))  # type: ignore[misc]
-        _replace(mask, lambda p, m=portrait.mask: save_mask(p, m))  # type: ignore[misc]
-        lines = "\n".join(portrait.captions) + "\n"
-        _replace(text, lambda p, t=lines: p.write_text(t, encoding="utf-8"))  # type: ignore[misc]
+        with atomic_write(face) as part:
+            picture.save(part, format="JPEG", quality=95, subsampling=0)
+        with atomic_write(mask) as part:
+            save_mask(part, portrait.mask)
+        with atomic_write(text) as part:
+            part.write_text("\n".join(portrait.captions) + "\n", encoding="utf-8")
         done.append((name, portrait.attributes, portrait.captions))
     return done
 
