@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +20,12 @@ def pretrain(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that paint.")] = None,
     compiled: Annotated[
-        bool, typer.Option("--compiled/--eager", help="Compile the models first: minutes once, then twice as fast.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--compiled/--eager",
+            help="Compile the models first: minutes once, then twice as fast (where there is a C++ compiler).",
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option("--from-base", help="Go on from this base: keep its VAE and tokenizers, train the rest further."),
@@ -42,7 +48,7 @@ def pretrain(
         stage_module.load_settings(settings),
         device=device,
         workers=workers,
-        compile_model=compiled,
+        compile_model=shutil.which(os.environ.get("CXX", "g++")) is not None if compiled is None else compiled,
         start=start,
         trunk=trunk,
     )
