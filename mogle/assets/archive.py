@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import stat
 import unicodedata
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from mogle.errors import MogleError
@@ -27,20 +27,22 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     from tqdm import tqdm
 
-    where = "it"
+    where, whole = "it", False
     try:
         with zipfile.ZipFile(archive) as opened:
             for info, name in tqdm(_plan(archive, opened.infolist()), desc=archive.name, disable=None):
                 where, info.filename = f"the entry {name!r}", name
                 opened.extract(info, folder)
+        whole = True
     except UnicodeDecodeError as error:
         raise MogleError(f"{archive}: refused, the name {error.object!r} in it is not UTF-8; pack it again") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # damage shows as an error of nearly any kind, a full disk as OSError with a number
+        if isinstance(error, MogleError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
+            raise
         raise MogleError(f"{archive}: {where} is damaged or no zip of a known kind ({error}); get it again") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    finally:
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plan(archive: Path, entries: list[zipfile.ZipInfo]) -> list[tuple[zipfile.ZipInfo, str]]:
@@ -48,7 +50,7 @@ def _plan(archive: Path, entries: list[zipfile.ZipInfo]) -> list[tuple[zipfile.Z
     plan: list[tuple[zipfile.ZipInfo, str]] = []
     taken: dict[str, bool] = {}  # name as a forgiving file system compares it -> is a folder
     for info in entries:
-        name = _name(archive, info)
+        name = _name(info)
         if trouble := _trouble(info, name):
             raise MogleError(f"{archive}: refused, the entry {name!r} {trouble}; nothing was unpacked")
         key = unicodedata.normalize("NFC", name).casefold().rstrip("/")
@@ -63,15 +65,10 @@ def _plan(archive: Path, entries: list[zipfile.ZipInfo]) -> list[tuple[zipfile.Z
     return plan
 
 
-def _name(archive: Path, info: zipfile.ZipInfo) -> str:
+def _name(info: zipfile.ZipInfo) -> str:
     """An entry's name. Many packers write UTF-8 without the flag that says so, which Python reads as code page 437."""
-    if info.flag_bits & _UTF8_FLAG:
-        return info.orig_filename
-    try:
-        return info.orig_filename.encode("cp437").decode("utf-8")
-    except UnicodeError as error:
-        raw = info.orig_filename.encode("cp437", "replace")
-        raise MogleError(f"{archive}: refused, the name {raw!r} in it is not UTF-8; nothing was unpacked") from error
+    name = info.orig_filename
+    return name if info.flag_bits & _UTF8_FLAG else name.encode("cp437").decode("utf-8")
 
 
 def _trouble(info: zipfile.ZipInfo, name: str) -> str | None:

@@ -81,6 +81,8 @@ def hub_cache(asset: Asset, revision: str, names: Sequence[str] | None = None) -
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # a full disk, no permission
             raise
+        if offline() and (found := getattr(error, "snapshot_path", None)):  # other files of the repository are missing
+            return Path(found)
         raise _refusal(asset, error) from error
 
 
@@ -112,6 +114,7 @@ def stream(asset: Asset, remote: Remote, path: Path) -> None:
         total, trouble = _read_on(asset, remote, part, before) if before != (remote.size or -1) else (before, "")
         have, total = part.stat().st_size, remote.size or total
         if not trouble and have == (total or have):
+            part.with_suffix(".etag").unlink(missing_ok=True)
             part.replace(path)
             return
         if have > (total or have):  # the part was begun from another file

@@ -96,7 +96,7 @@ def _place_weights(asset: Asset, source: Path, folder: Path, stage: Path) -> Non
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             if not (folder / name).exists():
                 shutil.copyfile(root / name, files / name)
-    for path in [path for path in files.rglob("*") if path.is_file() and path.suffix != ".etag"]:
+    for path in [path for path in files.rglob("*") if path.is_file()]:
         target = folder / path.relative_to(files)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
