@@ -1,24 +1,18 @@
 """Bytes from the Hub or from an address.
 
 The Hub is asked through huggingface_hub, so its token, its mirrors (HF_ENDPOINT) and its offline mode (HF_HUB_OFFLINE)
-count. Bytes are read here: huggingface_hub begins a file anew when a process has ended, which at 10 GB a file matters.
+count. Its `hf_hub_download` begins a file anew when a process has ended, and files have 10 GB; `stream` goes on.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mogle.assets.ledger import Asset
 from mogle.errors import MogleError
-
-CHUNK, ATTEMPTS, PAUSE, TIMEOUT = 1 << 20, 6, 2.0, 30
 
 
 class Remote(NamedTuple):
@@ -35,12 +29,15 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+def _hub() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)
 
 
-def _repository(asset: Asset) -> dict[str, Any]:
-    return {"repo_id": asset.hub, "repo_type": "dataset" if asset.kind == "data" else "model"}
+def _repository(asset: Asset, revision: str) -> dict[str, Any]:
+    kind = "dataset" if asset.kind == "data" else "model"
+    return {"repo_id": asset.hub, "repo_type": kind, "revision": revision or None}
 
 
 def listing(asset: Asset, revision: str) -> tuple[str, list[Remote]]:
@@ -51,17 +48,17 @@ def listing(asset: Asset, revision: str) -> tuple[str, list[Remote]]:
     """
     if asset.url:
         return "", [Remote(asset.url.rsplit("/", 1)[1], asset.url)]
-    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub import hf_hub_url
 
-    where, endpoint = _repository(asset), _endpoint()
+    hub = _hub()
     try:
-        info = HfApi(endpoint=endpoint).repo_info(**where, revision=revision or None, files_metadata=True)
+        info = hub.repo_info(**_repository(asset, revision), files_metadata=True)
     except Exception as error:  # httpx's or requests', depending on the version of huggingface_hub
         raise _refusal(asset, error) from error
     there = {one.rfilename: one for one in info.siblings or []}
     remotes = []
     for name in asset.wanted(there, asset.hub):
-        url = hf_hub_url(**where, filename=name, revision=info.sha, endpoint=endpoint)
+        url = hf_hub_url(**_repository(asset, info.sha), filename=name, endpoint=hub.endpoint)
         lfs = there[name].lfs
         remotes.append(Remote(name, url, there[name].size or 0, lfs.sha256 if lfs else ""))
     return info.sha or "", remotes
@@ -73,16 +70,14 @@ def hub_cache(asset: Asset, revision: str, names: Sequence[str] | None = None) -
     Raises:
         MogleError: it cannot be had.
     """
-    from huggingface_hub import snapshot_download
-
-    options: dict[str, Any] = {"endpoint": _endpoint(), "allow_patterns": names, "local_files_only": offline()}
+    local, where = offline(), _repository(asset, revision)
     try:
-        return Path(snapshot_download(**_repository(asset), revision=revision or None, **options))
+        return Path(_hub().snapshot_download(**where, allow_patterns=names, local_files_only=local))
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # a full disk, no permission
             raise
-        if offline() and (found := getattr(error, "snapshot_path", None)):  # other files of the repository are missing
-            return Path(found)
+        if local and (folder := getattr(error, "snapshot_path", None)):  # other files of the repository are missing
+            return Path(folder)
         raise _refusal(asset, error) from error
 
 
@@ -100,67 +95,33 @@ def _refusal(asset: Asset, error: Exception) -> MogleError:
 
 
 def stream(asset: Asset, remote: Remote, path: Path) -> None:
-    """Download one file, going on where an earlier call was cut off; until it is whole it is called NAME.part.
+    """Download one file; until it is whole it is called NAME.part, and a later call goes on from there.
+
+    A part whose whole is not known by its hash is begun anew: the file may have changed since.
 
     Raises:
-        MogleError: it was cut off again and again, or refused.
+        MogleError: it was cut off, or refused.
         OSError: the disk is full.
     """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, failures = Path(f"{path}.part"), 0
-    part.touch()
-    while True:
-        before = part.stat().st_size
-        total, trouble = _read_on(asset, remote, part, before) if before != (remote.size or -1) else (before, "")
-        have, total = part.stat().st_size, remote.size or total
-        if not trouble and have == (total or have):
-            part.with_suffix(".etag").unlink(missing_ok=True)
+    part, headers = Path(f"{path}.{remote.sha256[:12]}.part"), build_hf_headers(token=None if asset.hub else False)
+    begun = part.exists() and remote.sha256 and part.stat().st_size <= remote.size
+    have, before = part.stat().st_size if begun else 0, -1
+    while have > before:  # an attempt that brought something is followed by another
+        before = have
+        try:
+            with part.open("ab") as target:
+                target.truncate(have)
+                http_get(remote.url, target, resume_size=have, headers=headers, expected_size=remote.size or None)
             part.replace(path)
             return
-        if have > (total or have):  # the part was begun from another file
-            part.write_bytes(b"")
-        failures = 0 if have > before else failures + 1
-        if failures == ATTEMPTS:
-            why = f"cut off at {have:,} of {total or 'unknown':,} bytes ({trouble or 'the connection ended'})"
-            raise MogleError(f"{remote.url}: {why}; the same command goes on from there")
-        time.sleep(PAUSE * failures)
-
-
-def _read_on(asset: Asset, remote: Remote, part: Path, have: int) -> tuple[int, str]:
-    """Append what one connection gives to a part -> (size of the whole file or 0, what went wrong or "")."""
-    from tqdm import tqdm
-
-    tag, request = part.with_suffix(".etag"), urllib.request.Request(remote.url)
-    if asset.hub:
-        from huggingface_hub.utils import build_hf_headers
-
-        for key, value in build_hf_headers().items():  # the token goes to the Hub, never to where it redirects
-            request.add_unredirected_header(key, value)
-    if have and tag.exists() and (etag := tag.read_text()):
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", etag)
-    total = 0
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except (OSError, http.client.HTTPException) as error:
-        code = getattr(error, "code", 500)
-        if code == 416:  # the part is longer than the file
-            part.write_bytes(b"")
-        elif code < 500 and code not in (408, 429):
-            raise _refusal(asset, error) from error
-        return 0, str(error)
-    with response, part.open("r+b") as target:
-        target.seek(have if response.status == 206 else 0)
-        target.truncate()
-        tag.write_text(response.headers.get("ETag", ""))
-        total = target.tell() + int(length) if (length := response.headers.get("Content-Length")) else 0
-        with tqdm(desc=remote.name, total=total, initial=target.tell(), unit="B", unit_scale=True, disable=None) as bar:
-            while True:
-                try:
-                    chunk = response.read1(CHUNK)
-                except (OSError, http.client.HTTPException) as error:
-                    return total, str(error)
-                if not chunk:
-                    return total, ""
-                target.write(chunk)
-                bar.update(len(chunk))
+        except Exception as error:
+            if getattr(error, "errno", None):  # a full disk
+                raise
+            if getattr(error, "response", None) is not None:
+                raise _refusal(asset, error) from error
+            have, why = part.stat().st_size, error
+    raise MogleError(f"{remote.url}: cut off at {have:,} bytes ({why}); give the same command again")

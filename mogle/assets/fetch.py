@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -38,18 +37,18 @@ def get(asset: Asset, source: Path | None = None, to: Path | None = None) -> Pat
         raise MogleError(f"--from {source}: found nothing there, expected a zip, a file or a folder")
     if source is not None and folder is None:
         raise MogleError(f"{asset.name} goes into the Hub's cache; with --from give a folder too: --to FOLDER")
-    if source is None and offline() and not (folder and asset.holds and folder.exists()):
-        source = hub_cache(asset, revision)
     if folder is None:
-        return source or _download(asset, revision, None, Path())
+        return hub_cache(asset, revision) if offline() else _download(asset, revision, None, Path())
     if asset.holds and folder.exists() and any(folder.iterdir()):
         return _layout(asset, folder, folder)
+    if source is None and offline():
+        source = folder if folder.exists() else hub_cache(asset, revision)
     stage = folder.parent / f".{folder.name}.{asset.name}.part"  # on the same disk, so that moving is renaming
     try:
-        files = _download(asset, revision, folder, stage / "files") if source is None else source
+        files = source or _download(asset, revision, folder, stage / "files")
         (_place_data if asset.holds else _place_weights)(asset, files, folder, stage)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if source is not None or isinstance(error, OSError):  # otherwise the next call goes on from what is there
             shutil.rmtree(stage, ignore_errors=True)
         raise
     shutil.rmtree(stage, ignore_errors=True)
@@ -68,17 +67,17 @@ def _download(asset: Asset, revision: str, folder: Path | None, files: Path) -> 
         raise MogleError(f"{asset.name} takes {needed:,} bytes, and {free:,} are free at {folder.parent}")
     seen = {}
     for remote in remotes:
-        path = files / remote.name if remote in missing or folder is None else folder / remote.name
+        path = files / remote.name if folder is None or remote in missing else folder / remote.name
         if not path.is_file():
             stream(asset, remote, path)
         try:
             seen[remote.name] = verify(asset, remote.name, path, size=remote.size, sha256=remote.sha256)
         except MogleError as error:
-            if remote not in missing:
-                raise MogleError(f"{error}; move it away and give the command again") from error
-            path.resolve().unlink()  # in the Hub's cache it is a link
-            path.unlink(missing_ok=True)
-            raise MogleError(f"{error}; it was removed, nothing was put in place") from error
+            if remote in missing:
+                path.resolve().unlink()  # in the Hub's cache it is a link
+                path.unlink(missing_ok=True)
+            what = "it was removed, nothing was put in place" if remote in missing else "move it away and try again"
+            raise MogleError(f"{error}; {what}") from error
     write_lock(asset, found, seen)
     return files
 
@@ -86,20 +85,17 @@ def _download(asset: Asset, revision: str, folder: Path | None, files: Path) -> 
 def _place_weights(asset: Asset, source: Path, folder: Path, stage: Path) -> None:
     files = stage / "files"
     if source != files:
+        shutil.rmtree(stage, ignore_errors=True)  # half a copy, perhaps
         if source.suffix.lower() == ".zip":
-            shutil.rmtree(stage / "zip", ignore_errors=True)
             unpack(source, source := stage / "zip")
         root = source if source.is_dir() else source.parent
         there = [path.relative_to(root).as_posix() for path in root.rglob("*")] if source.is_dir() else [source.name]
         for name in asset.wanted(there, source):
-            verify(asset, name, (folder if (folder / name).exists() else root) / name)
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             if not (folder / name).exists():
                 shutil.copyfile(root / name, files / name)
-    for path in [path for path in files.rglob("*") if path.is_file()]:
-        target = folder / path.relative_to(files)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+            verify(asset, name, (folder if (folder / name).exists() else files) / name)
+    shutil.copytree(files, folder, dirs_exist_ok=True, copy_function=os.replace)
 
 
 def _place_data(asset: Asset, source: Path, folder: Path, stage: Path) -> None:

@@ -45,6 +45,5 @@ def add_assets(group: typer.Typer, kind: str, example: str) -> None:
         typer.echo(f"{asset.title} from {source or asset.source} -> {to or asset.to}", err=True)
         typer.echo(f"licence: {asset.licence or 'not verified'} {asset.licence_url}".rstrip(), err=True)
         typer.echo(f"access: {terms.get(asset.gated, 'not verified; you may have to log in first')}", err=True)
-        if asset.unverified:
-            typer.echo(f"not verified by this project: {', '.join(asset.unverified)}", err=True)
+        typer.echo(f"not verified by this project: {', '.join(asset.unverified) or 'nothing'}", err=True)
         typer.echo(f"{asset.name} is whole in {get(asset, source, to)}")

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mogle.assets import download, ledger
+from mogle.assets import ledger
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
@@ -98,7 +98,8 @@ def server(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("MOGLE_ASSETS_LOCK", str(tmp_path / "lock" / "assets.json"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(download, "PAUSE", 0)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.chdir(tmp_path)
     yield made
     made.http.shutdown()

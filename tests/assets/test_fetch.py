@@ -1,6 +1,7 @@
 """Downloads that are cut off, damaged or refused, copies at hand, and where things end up."""
 
 import errno
+import hashlib
 import io
 import json
 import random
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mogle.assets import download, fetch, ledger
+from mogle.assets import fetch, ledger
 from mogle.assets.fetch import get
 from mogle.errors import MogleError
 
@@ -20,7 +21,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob("*") if p.name.endswith((".part", ".etag"))]
+    return [p.name for p in folder.rglob("*") if p.name.endswith(".part")]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -37,6 +38,10 @@ def dataset(top: str = "", **extra: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 DATA = {"kind": "data", "name": "set", "holds": ("face", "mask", "text"), "to": "data/set"}
 
 
@@ -50,12 +55,11 @@ def fetch_until_whole(asset, server) -> int:
             get(asset)
             return attempt
         except MogleError as error:
-            assert "goes on from there" in str(error)
+            assert "give the same command again" in str(error)
     raise AssertionError("never whole")
 
 
-def test_a_download_from_the_hub_cut_off_fifty_times_ends_whole(server, asset, monkeypatch):
-    monkeypatch.setattr(download, "ATTEMPTS", 2)  # so that the command itself ends now and then
+def test_a_download_from_the_hub_cut_off_fifty_times_ends_whole(server, asset):
     server.files = {"a.safetensors": noise(90_000), "b/c.json": noise(10_000, 1), "other.bin": b"not asked for"}
     server.cuts = 50
     thing = asset("a.safetensors", "b/*.json")
@@ -91,12 +95,35 @@ def test_a_data_set_cut_off_is_whole_or_not_there(server, asset):
 @pytest.mark.parametrize("size", [50_000, 90_000])
 def test_a_file_that_changed_between_two_attempts_is_not_mixed(server, asset, size):
     server.files = {"net.pt": noise(50_000)}
-    begun = Path("runs/.thing.thing.part/files/net.pt")
+    begun = Path("runs/.thing.thing.part/files/net.pt..part")
     begun.parent.mkdir(parents=True)
-    Path(f"{begun}.part").write_bytes(noise(size, seed=9)[: size - 20_000])
-    Path(f"{begun}.etag").write_text('"of another file"')
+    begun.write_bytes(noise(size, seed=9)[: size - 20_000])
     get(asset("net.pt", hub="", url=f"{server.url}/net.pt"))
     assert tree(Path("runs/thing")) == server.files and leftovers(Path()) == []
+
+
+def test_what_an_ended_process_left_is_gone_on_from(server, asset):
+    server.files = {"a.bin": noise(50_000)}
+    begun = Path(f"runs/.thing.thing.part/files/a.bin.{sha(server.files['a.bin'])[:12]}.part")
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(server.files["a.bin"][:20_000])
+    get(asset("a.bin"))
+    assert tree(Path("runs/thing")) == server.files and leftovers(Path()) == []
+    assert "bytes=20000-" in [titled(headers).get("Range") for _, _, headers in server.requests]
+
+
+@pytest.mark.parametrize("size", [20_000, 60_000])
+def test_a_damaged_part_is_found_and_the_next_attempt_is_whole(server, asset, size):
+    server.files = {"a.bin": noise(50_000)}
+    begun = Path(f"runs/.thing.thing.part/files/a.bin.{sha(server.files['a.bin'])[:12]}.part")
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(noise(size, seed=5))
+    if size < 50_000:
+        with pytest.raises(MogleError, match="found sha256 .* it was removed"):
+            get(asset("a.bin"))
+        assert not Path("runs/thing").exists()
+    get(asset("a.bin"))
+    assert tree(Path("runs/thing")) == server.files
 
 
 # --- wrong, refused, full ----------------------------------------------------------------------------------------
@@ -134,11 +161,11 @@ def test_later_downloads_are_held_to_the_first(server, asset):
     with pytest.raises(MogleError, match=f"found sha256 .* says {ledger.lock_file()}; it was removed"):
         get(thing)
     assert tree(Path("runs")) == {} and json.loads(ledger.lock_file().read_text()) == locked
-    Path("other.pt").write_bytes(b"other")
     Path("copies").mkdir()
     Path("copies/net.pt").write_bytes(b"other")
     with pytest.raises(MogleError, match="says .*assets.json"):
         get(thing, Path("copies"))
+    assert tree(Path("runs")) == {}
 
 
 def test_later_downloads_take_the_revision_of_the_first(server, asset):
@@ -210,7 +237,6 @@ def test_a_full_disk_leaves_nothing_half_there(server, asset, monkeypatch, step)
     thing, source = (asset("set.zip", **DATA), None) if step == "unpack" else (asset("a.bin"), None)
     with monkeypatch.context() as patch:
         if step == "download":
-            patch.setattr(download, "CHUNK", 1000)
             opened = Path.open
 
             def on_full_disk(path, mode="r", *rest, **options):
@@ -225,7 +251,7 @@ def test_a_full_disk_leaves_nothing_half_there(server, asset, monkeypatch, step)
             source = Path("from")
             patch.setattr(fetch.shutil, "copyfile", full)
         else:
-            patch.setattr(Path, "replace", full)
+            patch.setattr(fetch.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
             get(thing, source)
     assert [p for top in ("runs", "data") for p in Path(top).rglob("*")] == []
@@ -292,6 +318,16 @@ def test_a_zip_that_is_no_such_data_set_says_what_it_has(asset, server):
     with pytest.raises(MogleError, match=r"a\.zip: found pictures, expected face, mask, text"):
         get(asset("set.zip", **DATA), Path("a.zip"))
     assert not Path("data/set").exists()
+
+
+def test_offline_what_is_there_is_enough(asset, server, no_network, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("runs/thing").mkdir(parents=True)
+    Path("runs/thing/a.bin").write_bytes(b"x")
+    assert get(asset("a.bin")) == Path("runs/thing") and tree(Path("runs")) == {"thing/a.bin": b"x"}
+    with pytest.raises(MogleError, match="runs/thing: found no b.bin"):
+        get(asset("a.bin", "b.bin"))
+    assert not no_network and tree(Path("runs")) == {"thing/a.bin": b"x"}
 
 
 def test_offline_mode_reaches_for_nothing(asset, server, no_network, monkeypatch):
