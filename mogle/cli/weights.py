@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def add_assets(group: typer.Typer, kind: str, example: str) -> None:
     """Adds `list` and `get` for the ledger's entries of one kind to a group."""
 
-    @group.command("list", epilog=f"Example: mogle {kind} list")
+    @group.command("list", epilog=f"Example: mogle {kind} list && mogle {kind} get {example}")
     def list_assets() -> None:
         """What can be fetched: name, licence, where it goes, and what needs it. Nothing is fetched."""
         from mogle.assets.ledger import ledger
