@@ -19,7 +19,9 @@ def place(asset: Asset) -> Path | None:
 
 
 def get(asset: Asset, source: Path | None = None, to: Path | None = None) -> Path:
-    """Fetch an asset, verify it and put it in place, whole or not at all; what is there already is only verified.
+    """Fetch an asset, verify it and put it in place, whole or not at all.
+
+    Files that are there already are verified and kept; a data set that is there already is left alone.
 
     Args:
         source: a zip, file or folder to take it from, instead of the network.
@@ -124,4 +126,4 @@ def _layout(asset: Asset, folder: Path, where: Path) -> Path:
         if all((root / part).is_dir() for part in asset.holds):
             return root
     found = ", ".join(path.name for path in inside) or "no folder"
-    raise MogleError(f"{where}: found {found}, expected {', '.join(asset.holds)} ({asset.title})")
+    raise MogleError(f"{where}: found {found}, expected {', '.join(asset.holds)}; give another --from or --to")

@@ -46,4 +46,4 @@ def add_assets(group: typer.Typer, kind: str, example: str) -> None:
         typer.echo(f"licence: {asset.licence or 'not verified'} {asset.licence_url}".rstrip(), err=True)
         typer.echo(f"access: {terms.get(asset.gated, 'not verified; you may have to log in first')}", err=True)
         typer.echo(f"not verified by this project: {', '.join(asset.unverified) or 'nothing'}", err=True)
-        typer.echo(f"{asset.name} is whole in {get(asset, source, to)}")
+        typer.echo(f"{asset.name} is in {get(asset, source, to)}")

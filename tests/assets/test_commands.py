@@ -35,7 +35,7 @@ def test_a_data_set_comes_from_a_zip_at_hand(mogle):
         for name in ("face/0.jpg", "mask/0.png", "text/0.txt", "text.json"):
             made.writestr(f"mmcelebahq/{name}", b"x")
     code, out, err = mogle("data", "get", "mmcelebahq", "--from", "some.zip")
-    assert (code, out) == (0, "mmcelebahq is whole in data/mmcelebahq\n")
+    assert (code, out) == (0, "mmcelebahq is in data/mmcelebahq\n")
     assert "licence: not verified" in err and "access: not verified" in err and "revision, size, sha256" in err
     assert Path("data/mmcelebahq/text.json").is_file()
 
