@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
+from mogle.cli.weights import add_assets
 from mogle.errors import MogleError
 
-group = typer.Typer(no_args_is_help=True, help="Make the data sets that the course needs.")
+group = typer.Typer(no_args_is_help=True, help="Make or fetch the data sets that the course needs.")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
+    add_assets(group, "data", "mmcelebahq")
     app.add_typer(group, name="data")
 
 
