@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mogle.cli import data, evaluate, generate
+from mogle.cli import data, doctor, evaluate, generate
 from mogle.course import command as notebooks
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
@@ -69,6 +69,7 @@ def _start() -> None:
 generate.register(app)
 evaluate.register(app)
 data.register(app)
+doctor.register(app)
 notebooks.register(app)
 training.register(app)
 

@@ -1,0 +1,152 @@
+"""What a machine has, and the tiers: one row of data for each size of machine that the project is meant for.
+
+A tier says how `FLUX.1-dev`, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
+the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by the formulas
+below wherever ``measured`` is False.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass, replace
+
+from mogle.errors import MogleError
+
+GIB = 2**30
+#: Numbers in the published networks of FLUX.1-dev, and bytes for one of them in each form.
+PARAMETERS = {"transformer": 11.90e9, "text_encoder_2": 4.76e9, "text_encoder": 0.12e9, "vae": 0.08e9}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
+FLUX = "black-forest-labs/FLUX.1-dev"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides which tier fits: the facts that `measure` finds, or those of a machine that is only imagined."""
+
+    torch: str | None = None  # its version; None where it does not load
+    cuda: str | None = None  # the CUDA that torch was built for
+    driver: str | None = None  # of the GPU, also where torch cannot use it
+    gpu: str | None = None  # the name of the one that torch would use
+    gpu_gib: float = 0.0
+    bf16: bool = False  # in hardware, not emulated
+    system_gib: float | None = None
+    trouble: str = ""  # why torch does not load
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How pictures are made on a machine of some size, and what that takes."""
+
+    name: str
+    title: str
+    dtype: str
+    size: int  # pixels on a side
+    quantise: str = "none"  # of the transformer
+    quantise_text: str = "none"  # of T5
+    offload: str = "none"  # one of `mogle.checkpoints.OFFLOADS`
+    base: str | None = None  # Hub name; None is the shipped tiny FLUX
+    batch: int = 1  # pictures at a time
+    steps: int = 28
+    needs_gib: float = 0.0  # GPU memory from which on the tier is picked; 0 for none
+    gpus: str = ""  # regular expression for the GPU's name, "" for any
+    system_gib: float = 4.0
+    disk_gib: float = 2.0  # for weights that are downloaded
+    peak_gib: float = 0.0  # of GPU memory while sampling; of system memory where there is no GPU
+    minutes: float = 0.0  # for one batch, without loading
+    measured: bool = False
+
+    def misfit(self, machine: Machine) -> str:
+        """What the machine lacks for this tier, empty where nothing."""
+        if not self.needs_gib:
+            return ""
+        if machine.gpu is None:
+            return f"needs a GPU of {self.needs_gib:g} GiB, found none"
+        if machine.gpu_gib < self.needs_gib:
+            return f"needs {self.needs_gib:g} GiB of GPU memory, found {machine.gpu_gib:.1f}"
+        if self.dtype == "bf16" and not machine.bf16:
+            return f"needs bfloat16 in hardware, which {machine.gpu} has not"
+        return "" if re.search(self.gpus, machine.gpu) else f"needs {self.gpus}, found {machine.gpu}"
+
+    def cost(self) -> str:
+        """One line to print before anything loads."""
+        forms = (self.quantise, self.quantise_text)
+        transformer, t5 = (self.dtype if form == "none" else form for form in forms)
+        return (
+            f"tier {self.name}: {self.base or 'tiny FLUX'}, {self.dtype}, transformer in {transformer}, T5 in {t5}, "
+            f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps: {self.peak_gib:.1f} GiB "
+            f"of {'GPU ' if self.needs_gib else ''}memory, {self.minutes:.2g} min a picture, {self.disk_gib:g} GiB of "
+            f"disk ({'measured' if self.measured else 'estimates, not measured'})"
+        )
+
+
+def _flux(rate: float, tier: Tier) -> Tier:
+    """A row for FLUX.1-dev, its memory and time filled in.
+
+    Memory is the weights, or under offloading "model" the largest network's, and 1.5 GiB of activations for 512 px.
+    Time is 2 operations for each parameter and token in each step; `rate` is how many operations a second (1e12) such
+    a GPU is taken to keep up, about 40 % of what its maker names.
+    """
+    forms = {"transformer": tier.quantise, "text_encoder_2": tier.quantise_text}
+    held = dict.fromkeys(PARAMETERS, tier.dtype) | {part: form for part, form in forms.items() if form != "none"}
+    weights = [count * BYTES[held[part]] / GIB for part, count in PARAMETERS.items()]
+    peak = (max(weights) if tier.offload == "model" else sum(weights)) + tier.batch * 1.5 * (tier.size / 512) ** 2
+    tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
+    minutes = 2 * PARAMETERS["transformer"] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
+    return replace(tier, base=FLUX, peak_gib=peak, minutes=minutes, disk_gib=34.0)
+
+
+#: From the smallest to the largest; GPUs show a little less memory than their names say.
+TIERS = {
+    tier.name: tier
+    for tier in (
+        Tier("tiny", "no GPU, or a small one", "fp32", 128, peak_gib=1.0, minutes=0.1, system_gib=4),
+        _flux(20, Tier("t4", "16 GB without bfloat16", "fp16", 256, "nf4", "nf4", "model", needs_gib=14, system_gib=12)),
+        _flux(45, Tier("l4", "24 GB", "bf16", 512, "nf4", "int8", needs_gib=20, system_gib=16)),
+        _flux(125, Tier("a100", "40 GB or more", "bf16", 512, needs_gib=38, system_gib=36)),
+        _flux(400, Tier("h100", "80 GB, Hopper or later", "bf16", 512, needs_gib=75, gpus="H[12]00|H800|B200", system_gib=36)),
+    )
+}  # fmt: skip
+
+
+def best_tier(machine: Machine, name: str | None = None) -> Tier:
+    """The largest tier that fits the machine, or the one that is asked for by name, whether it fits or not.
+
+    Raises:
+        MogleError: no tier of that name.
+    """
+    if name is None:
+        return [tier for tier in TIERS.values() if not tier.misfit(machine)][-1]
+    if name not in TIERS:
+        raise MogleError(f"tier {name!r}: expected one of {', '.join(TIERS)}")
+    return TIERS[name]
+
+
+def measure() -> Machine:
+    """This machine. Imports torch, loads nothing else; a torch that does not load is a fact, not an error."""
+    try:
+        import psutil  # comes with accelerate
+
+        system = psutil.virtual_memory().total / GIB
+    except ImportError:
+        system = None
+    machine = Machine(driver=_driver(), system_gib=system)
+    try:
+        import torch
+    except Exception as error:  # not installed, or one of its libraries is missing
+        return replace(machine, trouble=f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
+    machine = replace(machine, torch=torch.__version__, cuda=torch.version.cuda)
+    if not torch.cuda.is_available():
+        return machine
+    found = torch.cuda.get_device_properties(0)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return replace(machine, gpu=found.name, gpu_gib=found.total_memory / GIB, bf16=bf16)
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, as its own tool says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=2, check=True).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):  # no such tool, or no GPU that answers
+        return None
