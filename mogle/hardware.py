@@ -1,12 +1,13 @@
 """What a machine has, and the tiers: one row of data for each size of machine that the project is meant for.
 
-A tier says how `FLUX.1-dev`, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
+A tier says how FLUX.1-dev, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
 the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by the formulas
 below wherever ``measured`` is False.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from dataclasses import dataclass, replace
 from mogle.errors import MogleError
 
 GIB = 2**30
-#: Numbers in the published networks of FLUX.1-dev, and bytes for one of them in each form.
+FLUX = "black-forest-labs/FLUX.1-dev"
+#: How many numbers FLUX.1-dev's networks hold, and how many bytes each number takes in a form.
 PARAMETERS = {"transformer": 11.90e9, "text_encoder_2": 4.76e9, "text_encoder": 0.12e9, "vae": 0.08e9}
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
-FLUX = "black-forest-labs/FLUX.1-dev"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Machine:
 
     torch: str | None = None  # its version; None where it does not load
     cuda: str | None = None  # the CUDA that torch was built for
-    driver: str | None = None  # of the GPU, also where torch cannot use it
+    driver: str | None = None  # of an NVIDIA GPU, also where torch cannot use it
     gpu: str | None = None  # the name of the one that torch would use
     gpu_gib: float = 0.0
     bf16: bool = False  # in hardware, not emulated
@@ -39,7 +40,6 @@ class Tier:
     """How pictures are made on a machine of some size, and what that takes."""
 
     name: str
-    title: str
     dtype: str
     size: int  # pixels on a side
     quantise: str = "none"  # of the transformer
@@ -52,30 +52,26 @@ class Tier:
     gpus: str = ""  # regular expression for the GPU's name, "" for any
     system_gib: float = 4.0
     disk_gib: float = 2.0  # for weights that are downloaded
-    peak_gib: float = 0.0  # of GPU memory while sampling; of system memory where there is no GPU
-    minutes: float = 0.0  # for one batch, without loading
+    peak_gib: float = 1.0  # of GPU memory while sampling; of system memory where there is no GPU
+    minutes: float = 0.1  # for one batch, without loading
     measured: bool = False
 
     def misfit(self, machine: Machine) -> str:
         """What the machine lacks for this tier, empty where nothing."""
-        if not self.needs_gib:
-            return ""
-        if machine.gpu is None:
-            return f"needs a GPU of {self.needs_gib:g} GiB, found none"
-        if machine.gpu_gib < self.needs_gib:
-            return f"needs {self.needs_gib:g} GiB of GPU memory, found {machine.gpu_gib:.1f}"
-        if self.dtype == "bf16" and not machine.bf16:
-            return f"needs bfloat16 in hardware, which {machine.gpu} has not"
-        return "" if re.search(self.gpus, machine.gpu) else f"needs {self.gpus}, found {machine.gpu}"
+        lacks = [f"{self.needs_gib:g} GiB of GPU memory"] if machine.gpu_gib < self.needs_gib else []
+        if self.needs_gib and self.dtype == "bf16" and not machine.bf16:
+            lacks.append("bfloat16 in hardware")
+        if not re.search(self.gpus, machine.gpu or ""):
+            lacks.append(f"a GPU named {self.gpus.replace('|', ' or ')}")
+        return f"needs {', '.join(lacks)}; found {machine.gpu or 'no GPU'}, {machine.gpu_gib:.1f} GiB" if lacks else ""
 
     def cost(self) -> str:
         """One line to print before anything loads."""
-        forms = (self.quantise, self.quantise_text)
-        transformer, t5 = (self.dtype if form == "none" else form for form in forms)
+        transformer, t5 = (form.replace("none", self.dtype) for form in (self.quantise, self.quantise_text))
         return (
-            f"tier {self.name}: {self.base or 'tiny FLUX'}, {self.dtype}, transformer in {transformer}, T5 in {t5}, "
+            f"tier {self.name}: {self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}, "
             f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps: {self.peak_gib:.1f} GiB "
-            f"of {'GPU ' if self.needs_gib else ''}memory, {self.minutes:.2g} min a picture, {self.disk_gib:g} GiB of "
+            f"of {'GPU ' if self.needs_gib else ''}memory, {self.minutes:.2g} min a batch, {self.disk_gib:g} GiB of "
             f"disk ({'measured' if self.measured else 'estimates, not measured'})"
         )
 
@@ -87,26 +83,26 @@ def _flux(rate: float, tier: Tier) -> Tier:
     Time is 2 operations for each parameter and token in each step; `rate` is how many operations a second (1e12) such
     a GPU is taken to keep up, about 40 % of what its maker names.
     """
-    forms = {"transformer": tier.quantise, "text_encoder_2": tier.quantise_text}
-    held = dict.fromkeys(PARAMETERS, tier.dtype) | {part: form for part, form in forms.items() if form != "none"}
-    weights = [count * BYTES[held[part]] / GIB for part, count in PARAMETERS.items()]
+    forms = dict.fromkeys(PARAMETERS, tier.dtype)
+    forms["transformer"] = tier.quantise.replace("none", tier.dtype)
+    forms["text_encoder_2"] = tier.quantise_text.replace("none", tier.dtype)
+    weights = [count * BYTES[forms[part]] / GIB for part, count in PARAMETERS.items()]
     peak = (max(weights) if tier.offload == "model" else sum(weights)) + tier.batch * 1.5 * (tier.size / 512) ** 2
     tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
     minutes = 2 * PARAMETERS["transformer"] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
-    return replace(tier, base=FLUX, peak_gib=peak, minutes=minutes, disk_gib=34.0)
+    system = 36.0 if tier.quantise == "none" else 12.0  # weights pass through it, quantised ones piece by piece
+    return replace(tier, base=FLUX, peak_gib=peak, minutes=minutes, disk_gib=34.0, system_gib=system)
 
 
 #: From the smallest to the largest; GPUs show a little less memory than their names say.
-TIERS = {
-    tier.name: tier
-    for tier in (
-        Tier("tiny", "no GPU, or a small one", "fp32", 128, peak_gib=1.0, minutes=0.1, system_gib=4),
-        _flux(20, Tier("t4", "16 GB without bfloat16", "fp16", 256, "nf4", "nf4", "model", needs_gib=14, system_gib=12)),
-        _flux(45, Tier("l4", "24 GB", "bf16", 512, "nf4", "int8", needs_gib=20, system_gib=16)),
-        _flux(125, Tier("a100", "40 GB or more", "bf16", 512, needs_gib=38, system_gib=36)),
-        _flux(400, Tier("h100", "80 GB, Hopper or later", "bf16", 512, needs_gib=75, gpus="H[12]00|H800|B200", system_gib=36)),
-    )
-}  # fmt: skip
+_ROWS = (
+    Tier("tiny", "fp32", 128),
+    _flux(20, Tier("t4", "fp16", 256, "nf4", "nf4", "model", needs_gib=14)),
+    _flux(45, Tier("l4", "bf16", 512, "nf4", "int8", needs_gib=20)),
+    _flux(125, Tier("a100", "bf16", 512, needs_gib=38)),
+    _flux(400, Tier("h100", "bf16", 512, needs_gib=75, gpus="H100|H200|H800|B200")),
+)
+TIERS = {tier.name: tier for tier in _ROWS}
 
 
 def best_tier(machine: Machine, name: str | None = None) -> Tier:
@@ -116,7 +112,7 @@ def best_tier(machine: Machine, name: str | None = None) -> Tier:
         MogleError: no tier of that name.
     """
     if name is None:
-        return [tier for tier in TIERS.values() if not tier.misfit(machine)][-1]
+        return [tier for tier in _ROWS if not tier.misfit(machine)][-1]
     if name not in TIERS:
         raise MogleError(f"tier {name!r}: expected one of {', '.join(TIERS)}")
     return TIERS[name]
@@ -124,13 +120,8 @@ def best_tier(machine: Machine, name: str | None = None) -> Tier:
 
 def measure() -> Machine:
     """This machine. Imports torch, loads nothing else; a torch that does not load is a fact, not an error."""
-    try:
-        import psutil  # comes with accelerate
-
-        system = psutil.virtual_memory().total / GIB
-    except ImportError:
-        system = None
-    machine = Machine(driver=_driver(), system_gib=system)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB if hasattr(os, "sysconf") else None
+    machine = Machine(driver=_driver(), system_gib=memory)
     try:
         import torch
     except Exception as error:  # not installed, or one of its libraries is missing
@@ -138,8 +129,7 @@ def measure() -> Machine:
     machine = replace(machine, torch=torch.__version__, cuda=torch.version.cuda)
     if not torch.cuda.is_available():
         return machine
-    found = torch.cuda.get_device_properties(0)
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    found, bf16 = torch.cuda.get_device_properties(0), torch.cuda.is_bf16_supported(including_emulation=False)
     return replace(machine, gpu=found.name, gpu_gib=found.total_memory / GIB, bf16=bf16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -17,19 +18,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Say what this machine has and lacks; exit code 1 where the tier needs something that is missing."""
-    import json
+    from mogle.doctor import as_text, examine
 
-    from mogle.doctor import as_text, diagnose, look
-    from mogle.hardware import Machine, best_tier
-
-    best_tier(Machine(), tier)  # a name that is none is refused before torch is imported
-    facts = look()
-    chosen = best_tier(facts.machine, tier)
-    rows = diagnose(facts, chosen)
+    chosen, rows = examine(tier)
     ok = all(row.state != "missing" for row in rows)
-    if as_json:
-        told = {"ok": ok, "tier": chosen.name, "cost": chosen.cost(), "rows": [row._asdict() for row in rows]}
-        typer.echo(json.dumps(told, indent=2))
-    else:
-        typer.echo(as_text(chosen, rows))
+    told = {"ok": ok, "tier": chosen.name, "cost": chosen.cost(), "rows": [row._asdict() for row in rows]}
+    typer.echo(json.dumps(told, indent=2) if as_json else as_text(chosen, rows))
     raise typer.Exit(0 if ok else 1)

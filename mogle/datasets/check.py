@@ -1,0 +1,153 @@
+"""`mogle data check`: everything that is wrong with a data set, by kind, and the mending of what can be mended safely.
+
+What is mended is what `FaceDataset` reads all the same and other tools may not. Nothing is deleted; a file is written
+whole or stays as it was.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from mogle.datasets import FaceDataset
+from mogle.datasets.files import read_text
+from mogle.errors import MogleError, MogleWarning
+from mogle.files import atomic_write
+from mogle.labels import decode_mask, save_mask
+
+_FIRST = 5  # ids that are named for each kind
+
+
+class Finding(NamedTuple):
+    """Something about one sample (or ``text.json``). A note is read all right; `mend` is what --fix calls."""
+
+    kind: str
+    id: str
+    text: str
+    note: bool = False
+    mend: Callable[[], None] | None = None
+
+
+def check(root: str | os.PathLike[str]) -> tuple[int, list[Finding]]:
+    """Read every file of a data set -> the number of samples that are fit for training, and all that was found.
+
+    Raises:
+        MogleError: no data set, or one without a single usable sample; the message lists the problems.
+    """
+    dataset = FaceDataset(root, skip_bad=True)
+    found = [Finding(problem.kind, problem.text.split(":")[0], problem.text) for problem in dataset._problems]
+    good = 0
+    for index, name in enumerate(tqdm(dataset.ids, unit="sample", leave=False, disable=None)):
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", MogleWarning)
+            damage = dataset._damage(index, True, None)
+        found += [Finding(problem.kind, name, problem.text) for problem in damage]
+        for text in (str(note.message) for note in notes if issubclass(note.category, MogleWarning)):
+            found.append(Finding(re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1])[:42], name, text, note=True))
+        found += [] if damage else _untidy(dataset, index)
+        good += not damage
+    return good, found + list(_untidy_json(dataset.root / "text.json"))
+
+
+def mend(found: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
+    """Mend what can be -> what was mended, and why the rest was not. A mask that has to be guessed at is left."""
+    done, failed = [], []
+    for finding in found:
+        try:
+            with warnings.catch_warnings(action="error", category=MogleWarning):
+                if finding.mend:
+                    finding.mend()
+                    done.append(finding)
+        except (MogleError, MogleWarning, OSError) as error:
+            failed.append(str(error))
+    return done, failed
+
+
+def table(found: Sequence[Finding]) -> str:
+    """One line for each kind, the most frequent first: count, kind, first ids; below it the first finding in full."""
+    lines = []
+    for kind, count in Counter(finding.kind for finding in found).most_common():
+        these = [finding for finding in found if finding.kind == kind]
+        ids = ", ".join([finding.id for finding in these[:_FIRST]] + ["..."] * (count > _FIRST))
+        lines += [f"{count:>6}  {kind:<42}  {ids}", f"{'':<8}{these[0].text}"]
+    return "\n".join(lines)
+
+
+def _untidy(dataset: FaceDataset, index: int) -> Iterator[Finding]:
+    """What of a good sample's files can be mended; renaming comes last, so that the paths before it hold."""
+    name, mask, captions = dataset.ids[index], dataset.mask_file(index), dataset.caption_file(index)
+    with Image.open(mask) as picture:
+        if picture.format == "PNG" and picture.mode in ("RGB", "RGBA"):
+            yield _mendable("a mask without a palette", name, mask, _write_palette)
+    files = [dataset.picture_file(index), mask]
+    if captions.name != "text.json":
+        files.append(captions)
+        yield from _untidy_text(name, captions, read_text(captions).splitlines())
+    for path in files:
+        if path.suffix != path.suffix.lower():
+            yield _mendable("an ending in capital letters", name, path, _rename)
+
+
+def _untidy_text(name: str, path: Path, captions: Sequence[str]) -> Iterator[Finding]:
+    if path.read_bytes().startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield _mendable("a byte-order mark", name, path, _write_text)
+    if any(caption != _clean(caption) for caption in captions):
+        yield _mendable("white space around or within captions", name, path, _write_text)
+
+
+def _untidy_json(path: Path) -> Iterator[Finding]:
+    try:
+        pairs = json.loads(read_text(path), object_pairs_hook=list)
+        ids = Counter(os.path.splitext(name)[0] for name, _ in pairs)
+    except (MogleError, ValueError, TypeError, RecursionError):  # absent, or among the problems already
+        return
+    twice = [name for name, count in ids.items() if count > 1]
+    for name in twice:
+        yield Finding("captions twice in text.json", name, f"{name}: {ids[name]} times in {path.name}; keep one")
+    if not twice:  # writing the file would drop one of them
+        captions = [caption for _, value in pairs if isinstance(value, list) for caption in value]
+        yield from _untidy_text(path.name, path, captions)
+
+
+def _mendable(kind: str, name: str, path: Path, function: Callable[[Path], None]) -> Finding:
+    return Finding(kind, name, f"{path}: {kind}", note=True, mend=partial(function, path))
+
+
+def _clean(caption: Any) -> Any:
+    return " ".join(caption.replace("\ufeff", "").split()) if isinstance(caption, str) else caption
+
+
+def _write_palette(path: Path) -> None:
+    label_map = decode_mask(path)
+    with atomic_write(path) as part:
+        save_mask(part, label_map)
+
+
+def _write_text(path: Path) -> None:
+    text = read_text(path)
+    if path.suffix == ".json":
+        entries = json.loads(text).items()
+        tidy = {name: [_clean(c) for c in value] if isinstance(value, list) else value for name, value in entries}
+        text = json.dumps(tidy, ensure_ascii=False, indent=1)
+    else:
+        text = "".join(f"{line}\n" for line in map(_clean, text.splitlines()) if line)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _rename(path: Path) -> None:
+    target = path.with_suffix(path.suffix.lower())
+    if target.exists() and not target.samefile(path):
+        raise MogleError(f"{target}: is there already, so {path.name} keeps its name")
+    path.rename(target)
