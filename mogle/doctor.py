@@ -56,7 +56,7 @@ class Facts:
     token: bool = False
     weights: str = ""  # where FLUX.1-dev's are
     licence: bool = False  # whether files are here that only those get who accepted it
-    notebooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> of `_SHIPPED`, and "gpu"
+    notebooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> what it takes from `setup()`
     shipped: tuple[str, ...] = ()  # of `_SHIPPED`, what is there
 
 
@@ -91,7 +91,7 @@ def as_text(tier: Tier, rows: list[Row]) -> str:
 
 def diagnose(facts: Facts, tier: Tier) -> list[Row]:
     """The rows of the table for one tier."""
-    rows = [*_machine(facts.machine, tier), *_packages(facts, tier), *_hub(facts, tier), *_notebooks(facts, tier)]
+    rows = [*_machine(facts.machine, tier), *_packages(facts, tier), *_hub(facts, tier), *_notebooks(facts)]
     for name, secret in os.environ.items():  # an error's text may quote anything
         if re.search("TOKEN|SECRET|KEY|PASSWORD", name) and len(secret) >= 8:
             rows = [Row(*(part.replace(secret, "***") for part in row)) for row in rows]
@@ -105,16 +105,15 @@ def _row(subject: str, fine: bool, found: str, mend: str, otherwise: str = "miss
 def _machine(machine: Machine, tier: Tier) -> Iterator[Row]:
     build = f"for CUDA {machine.cuda}" if machine.cuda else "without CUDA"
     found = f"{machine.torch}, {build}" if machine.torch else machine.trouble
-    yield _row("torch", machine.torch is not None, found, "pip install torch")
+    yield _row("torch's build", machine.torch is not None, found, "pip install torch")
     found = f"driver {machine.driver}, but torch sees no GPU: this torch is {build}" if machine.driver else "none"
     if machine.gpu is not None:
-        bf16, driver = "bfloat16" if machine.bf16 else "no bfloat16", machine.driver or "unknown"
-        found = f"{machine.gpu}, {machine.gpu_gib:.1f} GiB, {bf16}, driver {driver}"
+        bf16 = "bfloat16" if machine.bf16 else "no bfloat16"
+        found = f"{machine.gpu}, {machine.gpu_gib:.1f} GiB, {bf16}, driver {machine.driver or 'unknown'}"
     mend = "install the build of torch that fits the driver, then start Python anew"
     yield _row("GPU", machine.gpu is not None or machine.driver is None, found, mend, "note")
-    if (system := machine.system_gib) is not None:
-        found = f"{system:.1f} GiB, {tier.system_gib:g} needed"
-        yield _row("system memory", system >= tier.system_gib, found, "close other programs, or take a smaller tier")
+    found = f"{machine.system_gib:.1f} GiB, {tier.system_gib:g} needed"
+    yield _row("system memory", not 0 < machine.system_gib < tier.system_gib, found, "take a smaller tier")
     fits, misfit = best_tier(machine).name, tier.misfit(machine)
     found = misfit or f"fits; the largest that does is {fits}"
     yield _row("tier", not misfit, f"{tier.name} {found}", f"mogle doctor --tier {fits}")
@@ -129,9 +128,7 @@ def _unmet(facts: Facts, extras: set[str]) -> Iterator[Row]:
         asked = wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in extras)
         if asked and (version is None or not wanted.specifier.contains(version, prereleases=True)):
             mend = _MENDS.get(wanted.name, f'pip install "{wanted.name}{wanted.specifier}"')
-            yield Row(
-                wanted.name, "missing", f"{version or 'not installed'}, expected {wanted.specifier or 'it'}", mend
-            )
+            yield Row(wanted.name, "missing", f"{version or 'not installed'}, needed {wanted.specifier}", mend)
 
 
 def _packages(facts: Facts, tier: Tier) -> Iterator[Row]:
@@ -161,15 +158,14 @@ def _hub(facts: Facts, tier: Tier) -> Iterator[Row]:
     yield _row("FLUX.1-dev's weights", here or not flux, weights, f"hf download {FLUX}")
 
 
-def _notebooks(facts: Facts, tier: Tier) -> Iterator[Row]:
+def _notebooks(facts: Facts) -> Iterator[Row]:
     packages = any(_unmet(facts, {"", "course"}))
     for name, needs in facts.notebooks.items():
-        lacks = [_SHIPPED[need] for need in needs if need in _SHIPPED.keys() - facts.shipped]
+        lacks = [_SHIPPED[need] for need in sorted((_SHIPPED.keys() & set(needs)).difference(facts.shipped))]
         mend = [f"git checkout -- {' '.join(lacks)}"] * bool(lacks) + [_COURSE] * packages
         lacks += ["packages"] * packages
-        skipped = "; its GPU cells are left out" if "gpu" in needs and not tier.needs_gib else ""
         found = f"lacks {', '.join(lacks)}" if lacks else "has all it needs"
-        yield _row(name, not lacks, found + skipped, " && ".join(mend))
+        yield _row(name, not lacks, found, " && ".join(mend))
 
 
 def look() -> Facts:
@@ -177,12 +173,11 @@ def look() -> Facts:
     machine = measure()
     with warnings.catch_warnings(action="ignore", category=MogleWarning):  # said in the table instead
         hide_broken()
-    try:
-        python = metadata.metadata("face-mogle")["Requires-Python"] or ""
-        requires = (f"python{python}", *(metadata.requires("face-mogle") or ()))
-    except metadata.PackageNotFoundError:
-        requires = ("face-mogle",)
-    versions = {(found.name or "").lower().replace("_", "-"): found.version for found in metadata.distributions()}
+    installed = {(found.name or "").lower().replace("_", "-"): found for found in reversed([*metadata.distributions()])}
+    versions = {name: found.version for name, found in installed.items()} | {"python": platform.python_version()}
+    requires = ["face-mogle"]
+    if own := installed.get("face-mogle"):
+        requires = [f"python{own.metadata['Requires-Python'] or ''}", *(own.requires or [])]
     # The Hub's folders by its own rules; asked of the environment, so that nothing has to be imported.
     home = _folder("HF_HOME", _folder("XDG_CACHE_HOME", Path("~/.cache")) / "huggingface")
     hub = _folder("HF_HUB_CACHE", home / "hub")
@@ -191,12 +186,13 @@ def look() -> Facts:
     whole = [str(copy) for copy in copies if any((copy / "transformer").glob("*.safetensors"))]
     roots = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
     root = next((folder for folder in roots if (folder / "notebooks" / "00_quickstart.ipynb").is_file()), Path())
+    notebooks = {file.stem: file.read_text("utf-8") for file in sorted((root / "notebooks").glob("*.ipynb"))}
     return Facts(
-        machine, requires, versions | {"python": platform.python_version()}, dict(broken),
-        _free_gib(Path.cwd()), _free_gib(hub), bool(os.environ.get("HF_TOKEN")) or token.is_file(),
-        weights=whole[0] if whole else "",
+        machine, tuple(requires), versions, dict(broken), _free_gib(Path.cwd()), _free_gib(hub),
+        bool(os.environ.get("HF_TOKEN")) or token.is_file(), whole[0] if whole else "",
         licence=any((copy / "transformer" / "config.json").exists() for copy in copies),
-        notebooks={file.stem: _needs(file) for file in sorted((root / "notebooks").glob("*.ipynb"))},
+        # Each takes what it names from `setup()`, which itself wants the base.
+        notebooks={name: ("base", *re.findall(r"\bcourse\.(\w+)", text)) for name, text in notebooks.items()},
         shipped=tuple(name for name, folder in _SHIPPED.items() if (root / folder).is_dir()),
     )  # fmt: skip
 
@@ -209,10 +205,3 @@ def _free_gib(folder: Path) -> float:
     """Of the disk on which the folder is, or would be."""
     there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
     return shutil.disk_usage(there).free / GIB
-
-
-def _needs(notebook: Path) -> tuple[str, ...]:
-    """What a notebook takes from `setup()`, which itself wants the base; "gpu" where cells are tagged so."""
-    text = notebook.read_text(encoding="utf-8")
-    taken = sorted({"base", *re.findall(r"\bcourse\.(\w+)", text)} & _SHIPPED.keys())
-    return (*taken, *(["gpu"] if re.search(r'"tags": \[[^\]]*"gpu"', text) else []))

@@ -2,7 +2,7 @@
 
 A tier says how FLUX.1-dev, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
 the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by the formulas
-below wherever ``measured`` is False.
+below; none has been measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mogle.errors import MogleError
 GIB = 2**30
 FLUX = "black-forest-labs/FLUX.1-dev"
 #: How many numbers FLUX.1-dev's networks hold, and how many bytes each number takes in a form.
-PARAMETERS = {"transformer": 11.90e9, "text_encoder_2": 4.76e9, "text_encoder": 0.12e9, "vae": 0.08e9}
+PARAMETERS = {"transformer": 11.90e9, "T5": 4.76e9, "CLIP and VAE": 0.21e9}
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 
 
@@ -31,7 +31,7 @@ class Machine:
     gpu: str | None = None  # the name of the one that torch would use
     gpu_gib: float = 0.0
     bf16: bool = False  # in hardware, not emulated
-    system_gib: float | None = None
+    system_gib: float = 0.0  # 0 where it is not known
     trouble: str = ""  # why torch does not load
 
 
@@ -54,25 +54,27 @@ class Tier:
     disk_gib: float = 2.0  # for weights that are downloaded
     peak_gib: float = 1.0  # of GPU memory while sampling; of system memory where there is no GPU
     minutes: float = 0.1  # for one batch, without loading
-    measured: bool = False
 
     def misfit(self, machine: Machine) -> str:
         """What the machine lacks for this tier, empty where nothing."""
-        lacks = [f"{self.needs_gib:g} GiB of GPU memory"] if machine.gpu_gib < self.needs_gib else []
-        if self.needs_gib and self.dtype == "bf16" and not machine.bf16:
-            lacks.append("bfloat16 in hardware")
-        if not re.search(self.gpus, machine.gpu or ""):
-            lacks.append(f"a GPU named {self.gpus.replace('|', ' or ')}")
-        return f"needs {', '.join(lacks)}; found {machine.gpu or 'no GPU'}, {machine.gpu_gib:.1f} GiB" if lacks else ""
+        bf16 = self.dtype == "bf16"
+        if machine.gpu_gib >= self.needs_gib and machine.bf16 >= bf16 and re.search(self.gpus, machine.gpu or ""):
+            return ""
+        wants = f"needs {self.gpus or 'a GPU'}, {self.needs_gib:g} GiB{', bfloat16' * bf16}"
+        return f"{wants}; found {machine.gpu or 'no GPU'}, {machine.gpu_gib:.1f} GiB{', bfloat16' * machine.bf16}"
+
+    def forms(self) -> tuple[str, str]:
+        """What the numbers of the transformer and of T5 are held in."""
+        return self.quantise.replace("none", self.dtype), self.quantise_text.replace("none", self.dtype)
 
     def cost(self) -> str:
         """One line to print before anything loads."""
-        transformer, t5 = (form.replace("none", self.dtype) for form in (self.quantise, self.quantise_text))
+        transformer, t5 = self.forms()
         return (
             f"tier {self.name}: {self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}, "
             f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps: {self.peak_gib:.1f} GiB "
-            f"of {'GPU ' if self.needs_gib else ''}memory, {self.minutes:.2g} min a batch, {self.disk_gib:g} GiB of "
-            f"disk ({'measured' if self.measured else 'estimates, not measured'})"
+            f"of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch, {self.disk_gib:g} GiB of disk "
+            "(estimates, not measured)"
         )
 
 
@@ -83,10 +85,8 @@ def _flux(rate: float, tier: Tier) -> Tier:
     Time is 2 operations for each parameter and token in each step; `rate` is how many operations a second (1e12) such
     a GPU is taken to keep up, about 40 % of what its maker names.
     """
-    forms = dict.fromkeys(PARAMETERS, tier.dtype)
-    forms["transformer"] = tier.quantise.replace("none", tier.dtype)
-    forms["text_encoder_2"] = tier.quantise_text.replace("none", tier.dtype)
-    weights = [count * BYTES[forms[part]] / GIB for part, count in PARAMETERS.items()]
+    forms = (*tier.forms(), tier.dtype)
+    weights = [count * BYTES[form] / GIB for count, form in zip(PARAMETERS.values(), forms, strict=True)]
     peak = (max(weights) if tier.offload == "model" else sum(weights)) + tier.batch * 1.5 * (tier.size / 512) ** 2
     tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
     minutes = 2 * PARAMETERS["transformer"] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
@@ -120,7 +120,7 @@ def best_tier(machine: Machine, name: str | None = None) -> Tier:
 
 def measure() -> Machine:
     """This machine. Imports torch, loads nothing else; a torch that does not load is a fact, not an error."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB if hasattr(os, "sysconf") else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB if hasattr(os, "sysconf") else 0.0
     machine = Machine(driver=_driver(), system_gib=memory)
     try:
         import torch

@@ -12,8 +12,7 @@ from PIL import Image
 
 from mogle.cli import app
 from mogle.datasets import FaceDataset
-from mogle.datasets.check import check
-from mogle.datasets.parts import merge_parts
+from mogle.datasets.check import check, merge_parts
 from mogle.labels import LABELS, PALETTE, colorize, decode_mask, save_mask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,9 +138,7 @@ def test_text_json(tmp_path, mogle):
 
     twice = '{"0.jpg": ["A."], "0.jpg": ["B. "], ' + json.dumps(entries)[1:].replace('"0.jpg"', '"0.png"')
     (root / "text.json").write_text(twice)
-    found = check(root)[1]
-    assert [(f.kind, f.id) for f in found if f.id == "0"] == [("captions twice in text.json", "0")]
-    mogle("data", "check", root, "--fix")
+    assert "text.json: has names twice" in mogle("data", "check", root, "--fix")[1]
     assert (root / "text.json").read_text() == twice  # writing it would have dropped captions
     (root / "text.json").write_text(json.dumps(entries)[:500])
     assert [f.kind for f in check(root)[1]] == ["unreadable text.json"]  # text/ has the captions as well

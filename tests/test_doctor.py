@@ -29,7 +29,7 @@ REQUIRES = (
 VERSIONS = {"python": "3.13.1", "torch": "2.11.0+cu128", "peft": "0.20.0", "matplotlib": "3.10", "bitsandbytes": "0.48"}
 FINE = Facts(
     BARE, REQUIRES, VERSIONS, working_gib=50, cache_gib=50,
-    notebooks={"00_quickstart": ("base", "judges"), "06_experts": ("base", "data", "gpu")},
+    notebooks={"00_quickstart": ("base", "judges"), "06_experts": ("base", "data")},
     shipped=("data", "base", "adapter", "judges"),
 )  # fmt: skip
 
@@ -90,7 +90,6 @@ def test_no_gpu():
     assert missing(FINE) == set()
     rows = states(FINE)
     assert rows["GPU"] == ("ok", "none", "") and rows["Python"][1] == "3.13.1"
-    assert "GPU cells are left out" in rows["06_experts"][1] and "left out" not in rows["00_quickstart"][1]
     assert missing(FINE, "t4") == {"tier", "Hub token", "FLUX.1-dev's weights"}
     assert states(FINE, "t4")["tier"][2] == "mogle doctor --tier tiny"
 
@@ -129,7 +128,7 @@ def test_packages():
     assert "python" in missing(replace(FINE, versions=VERSIONS | {"python": "3.10.2"}))
     assert "face-mogle" in missing(replace(FINE, requires=("face-mogle",)))
     gone = replace(FINE, machine=Machine(trouble="OSError: libcudart.so.12"), versions=VERSIONS)
-    assert states(gone)["torch"] == ("missing", "OSError: libcudart.so.12", "pip install torch")
+    assert states(gone)["torch's build"] == ("missing", "OSError: libcudart.so.12", "pip install torch")
 
 
 def test_broken_neighbours():

@@ -52,8 +52,7 @@ def check(
         mended, failed = mend(found)
         typer.echo("\n".join(["mended:", table(mended), *(f"left as it is: {why}" for why in failed)]))
         good, found = check(root)
-    bad = [finding for finding in found if not finding.note]
-    notes = [finding for finding in found if finding.note]
+    bad, notes = ([finding for finding in found if finding.note == note] for note in (False, True))
     typer.echo("\n".join(f"{title}\n{table(some)}" for title, some in (("problems:", bad), ("notes:", notes)) if some))
     mendable = sum(finding.mend is not None for finding in found)
     typer.echo(f"{good} samples can be used; {len(bad)} problems, {len(notes)} notes, of which --fix mends {mendable}")
@@ -66,8 +65,8 @@ def merge_parts(
     out: Annotated[Path, typer.Argument(help="Folder for the label maps: 0.png, ...; what is there is kept.")],
 ) -> None:
     """Merge CelebAMask-HQ's raw masks of single parts into label maps; exit code 1 where faces are left out."""
+    from mogle.datasets.check import merge_parts
     from mogle.datasets.files import in_lines
-    from mogle.datasets.parts import merge_parts
 
     written, problems = merge_parts(source, out)
     typer.echo(f"{written} label maps written to {out}, {len(problems)} faces left out{in_lines(problems)}")

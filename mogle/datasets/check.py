@@ -1,7 +1,7 @@
 """`mogle data check`: everything that is wrong with a data set, by kind, and the mending of what can be mended safely.
 
-What is mended is what `FaceDataset` reads all the same and other tools may not. Nothing is deleted; a file is written
-whole or stays as it was.
+What is mended is what `FaceDataset` reads all the same and other tools may not, and CelebAMask-HQ's raw annotations, a
+black-and-white picture for each part of each face, are merged. Nothing is deleted; a file is written whole or not.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from mogle.datasets import FaceDataset
-from mogle.datasets.files import read_text
+from mogle.datasets.files import Problem, read_text
 from mogle.errors import MogleError, MogleWarning
 from mogle.files import atomic_write
-from mogle.labels import decode_mask, save_mask
+from mogle.labels import LABELS, decode_mask, open_image, save_mask
 
 _FIRST = 5  # ids that are named for each kind
 
@@ -57,7 +58,8 @@ def check(root: str | os.PathLike[str]) -> tuple[int, list[Finding]]:
             found.append(Finding(re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1])[:42], name, text, note=True))
         found += [] if damage else _untidy(dataset, index)
         good += not damage
-    return good, found + list(_untidy_json(dataset.root / "text.json"))
+    listed = [caption for value in dataset._captions.values() if isinstance(value, list) for caption in value]
+    return good, found + (list(_untidy_text("text.json", dataset.root / "text.json", listed)) if listed else [])
 
 
 def mend(found: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
@@ -106,20 +108,6 @@ def _untidy_text(name: str, path: Path, captions: Sequence[str]) -> Iterator[Fin
         yield _mendable("white space around or within captions", name, path, _write_text)
 
 
-def _untidy_json(path: Path) -> Iterator[Finding]:
-    try:
-        pairs = json.loads(read_text(path), object_pairs_hook=list)
-        ids = Counter(os.path.splitext(name)[0] for name, _ in pairs)
-    except (MogleError, ValueError, TypeError, RecursionError):  # absent, or among the problems already
-        return
-    twice = [name for name, count in ids.items() if count > 1]
-    for name in twice:
-        yield Finding("captions twice in text.json", name, f"{name}: {ids[name]} times in {path.name}; keep one")
-    if not twice:  # writing the file would drop one of them
-        captions = [caption for _, value in pairs if isinstance(value, list) for caption in value]
-        yield from _untidy_text(path.name, path, captions)
-
-
 def _mendable(kind: str, name: str, path: Path, function: Callable[[Path], None]) -> Finding:
     return Finding(kind, name, f"{path}: {kind}", note=True, mend=partial(function, path))
 
@@ -137,8 +125,10 @@ def _write_palette(path: Path) -> None:
 def _write_text(path: Path) -> None:
     text = read_text(path)
     if path.suffix == ".json":
-        entries = json.loads(text).items()
-        tidy = {name: [_clean(c) for c in value] if isinstance(value, list) else value for name, value in entries}
+        pairs = json.loads(text, object_pairs_hook=list)
+        if len(dict(pairs)) < len(pairs) or json.loads(text) != dict(pairs):
+            raise MogleError(f"{path}: has names twice, or more than lists of captions; put that right first")
+        tidy = {name: [_clean(c) for c in value] if isinstance(value, list) else value for name, value in pairs}
         text = json.dumps(tidy, ensure_ascii=False, indent=1)
     else:
         text = "".join(f"{line}\n" for line in map(_clean, text.splitlines()) if line)
@@ -147,7 +137,47 @@ def _write_text(path: Path) -> None:
 
 
 def _rename(path: Path) -> None:
-    target = path.with_suffix(path.suffix.lower())
-    if target.exists() and not target.samefile(path):
-        raise MogleError(f"{target}: is there already, so {path.name} keeps its name")
-    path.rename(target)
+    path.rename(path.with_suffix(path.suffix.lower()))  # a sample with a file of that name too has several, and is bad
+
+
+def merge_parts(source: Path, out: Path) -> tuple[int, list[Problem]]:
+    """`source/**/00007_hair.png`, ... -> `out/7.png`, palette PNGs named as MM-CelebA-HQ's pictures are.
+
+    Where parts overlap, the one of the higher label is seen. A face whose parts cannot all be used is left out; a file
+    that is in `out` already is kept. Returns how many were written, and what is wrong with those left out.
+
+    Raises:
+        MogleError: no part in `source`.
+    """
+    faces: dict[int, dict[str, Path]] = {}
+    bad: dict[int, Problem] = {}
+    for file in sorted(source.rglob("*.png")):
+        if named := re.fullmatch(r"(\d+)_(\w+)", file.stem):
+            parts = faces.setdefault(int(named[1]), {})
+            if named[2] in parts or named[2] not in LABELS[1:]:
+                what = f"{file}: expected one file for each part, named {', '.join(LABELS[1:])}"
+                bad[int(named[1])] = Problem("parts of other names, or twice", what)
+            parts[named[2]] = file
+    if not faces:
+        raise MogleError(f"{source}: found no parts there or below, expected files such as 00000_hair.png")
+    targets = {number: out / f"{number}.png" for number in sorted(faces.keys() - bad.keys())}
+    waiting = [number for number, target in targets.items() if not target.exists()]
+    for number in tqdm(waiting, unit="face", leave=False, disable=None):
+        try:
+            label_map = _merge(faces[number])
+            with atomic_write(targets[number]) as whole:
+                save_mask(whole, label_map)
+        except MogleError as error:
+            bad[number] = Problem("parts that cannot be used", str(error))
+    return len(set(waiting) - bad.keys()), [bad[number] for number in sorted(bad)]
+
+
+def _merge(parts: Mapping[str, Path]) -> np.ndarray:
+    """Parts by name -> label map, later labels over earlier ones."""
+    shown = {name: np.asarray(open_image(file).convert("L")) for name, file in parts.items()}
+    label_map = np.zeros_like(next(iter(shown.values())))
+    for name in sorted(shown, key=LABELS.index):
+        if shown[name].shape != label_map.shape or not np.isin(shown[name], (0, 255)).all():
+            raise MogleError(f"{parts[name]}: expected black and white alone, and the other parts' size")
+        label_map[shown[name] > 0] = LABELS.index(name)
+    return label_map
