@@ -24,14 +24,10 @@ from mogle.neighbours import broken, hide_broken
 
 #: What `mogle.course.setup` gives to a notebook -> its folder in the project.
 _SHIPPED = {
-    "data": "data/portraits",
-    "base": f"checkpoints/{BASE}",
-    "adapter": f"checkpoints/{ADAPTER}",
+    "data": "data/portraits", "base": f"checkpoints/{BASE}", "adapter": f"checkpoints/{ADAPTER}",
     "judges": f"checkpoints/{JUDGES}",
-}
-_COURSE = 'pip install -e ".[course]"'
-_MENDS = {"python": "install a newer Python", "face-mogle": _COURSE}
-_WORKING_GIB = 2.0  # for adapters, pictures and encoded data sets
+}  # fmt: skip
+_MENDS = {"python": "install a newer Python", "face-mogle": 'pip install -e ".[course]"'}
 
 
 class Row(NamedTuple):
@@ -147,22 +143,21 @@ def _hub(facts: Facts, tier: Tier) -> Iterator[Row]:
     flux, here = tier.base == FLUX, bool(facts.weights)
     unneeded = "" if flux else f"; tier {tier.name} needs none"
     wanted = tier.disk_gib if flux and not here else 0.0
-    for place, free, least in (("working folder", facts.working_gib, _WORKING_GIB), ("cache", facts.cache_gib, wanted)):
+    # In the working folder are adapters, pictures and encoded data sets.
+    for place, free, least in (("working folder", facts.working_gib, 2.0), ("cache", facts.cache_gib, wanted)):
         found, mend = f"{free:.1f} GiB free, {least:g} needed", "free some, or take another disk (cache: set HF_HOME)"
         yield _row(f"disk, {place}", free >= least, found, mend)
-    token = "present" if facts.token else f"none{unneeded}"
-    yield _row("Hub token", facts.token or not flux, token, "hf auth login", "note" if here else "missing")
+    yield _row("Hub token", facts.token or here or not flux, "present" if facts.token else "none", "hf auth login")
     licence = "accepted, as gated files are here" if facts.licence else f"cannot be told offline{unneeded}"
     yield _row("FLUX.1-dev's licence", facts.licence or not flux, licence, f"accept it on the Hub, {FLUX}", "note")
-    weights = facts.weights or f"not on this machine{unneeded}"
-    yield _row("FLUX.1-dev's weights", here or not flux, weights, f"hf download {FLUX}")
+    yield _row("FLUX.1-dev's weights", here or not flux, facts.weights or f"not here{unneeded}", f"hf download {FLUX}")
 
 
 def _notebooks(facts: Facts) -> Iterator[Row]:
     packages = any(_unmet(facts, {"", "course"}))
     for name, needs in facts.notebooks.items():
         lacks = [_SHIPPED[need] for need in sorted((_SHIPPED.keys() & set(needs)).difference(facts.shipped))]
-        mend = [f"git checkout -- {' '.join(lacks)}"] * bool(lacks) + [_COURSE] * packages
+        mend = [f"git checkout -- {' '.join(lacks)}"] * bool(lacks) + [_MENDS["face-mogle"]] * packages
         lacks += ["packages"] * packages
         found = f"lacks {', '.join(lacks)}" if lacks else "has all it needs"
         yield _row(name, not lacks, found, " && ".join(mend))

@@ -16,8 +16,8 @@ from mogle.errors import MogleError
 
 GIB = 2**30
 FLUX = "black-forest-labs/FLUX.1-dev"
-#: How many numbers FLUX.1-dev's networks hold, and how many bytes each number takes in a form.
-PARAMETERS = {"transformer": 11.90e9, "T5": 4.76e9, "CLIP and VAE": 0.21e9}
+#: How many numbers FLUX.1-dev's transformer, T5, and CLIP with VAE hold; how many bytes each number takes in a form.
+PARAMETERS = (11.90e9, 4.76e9, 0.21e9)
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 
 
@@ -85,11 +85,10 @@ def _flux(rate: float, tier: Tier) -> Tier:
     Time is 2 operations for each parameter and token in each step; `rate` is how many operations a second (1e12) such
     a GPU is taken to keep up, about 40 % of what its maker names.
     """
-    forms = (*tier.forms(), tier.dtype)
-    weights = [count * BYTES[form] / GIB for count, form in zip(PARAMETERS.values(), forms, strict=True)]
+    weights = [count * BYTES[form] / GIB for count, form in zip(PARAMETERS, (*tier.forms(), tier.dtype), strict=True)]
     peak = (max(weights) if tier.offload == "model" else sum(weights)) + tier.batch * 1.5 * (tier.size / 512) ** 2
     tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
-    minutes = 2 * PARAMETERS["transformer"] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
+    minutes = 2 * PARAMETERS[0] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
     system = 36.0 if tier.quantise == "none" else 12.0  # weights pass through it, quantised ones piece by piece
     return replace(tier, base=FLUX, peak_gib=peak, minutes=minutes, disk_gib=34.0, system_gib=system)
 

@@ -6,14 +6,11 @@ black-and-white picture for each part of each face, are merged. Nothing is delet
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +25,7 @@ from mogle.files import atomic_write
 from mogle.labels import LABELS, decode_mask, open_image, save_mask
 
 _FIRST = 5  # ids that are named for each kind
+_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of UTF-8, and UTF-16 in both orders of bytes
 
 
 class Finding(NamedTuple):
@@ -40,7 +38,7 @@ class Finding(NamedTuple):
     mend: Callable[[], None] | None = None
 
 
-def check(root: str | os.PathLike[str]) -> tuple[int, list[Finding]]:
+def check(root: str | Path) -> tuple[int, list[Finding]]:
     """Read every file of a data set -> the number of samples that are fit for training, and all that was found.
 
     Raises:
@@ -92,24 +90,22 @@ def _untidy(dataset: FaceDataset, index: int) -> Iterator[Finding]:
     with Image.open(mask) as picture:
         if picture.format == "PNG" and picture.mode in ("RGB", "RGBA"):
             yield _mendable("a mask without a palette", name, mask, _write_palette)
-    files = [dataset.picture_file(index), mask]
     if captions.name != "text.json":
-        files.append(captions)
         yield from _untidy_text(name, captions, read_text(captions).splitlines())
-    for path in files:
+    for path in (dataset.picture_file(index), mask, captions):
         if path.suffix != path.suffix.lower():
             yield _mendable("an ending in capital letters", name, path, _rename)
 
 
 def _untidy_text(name: str, path: Path, captions: Sequence[str]) -> Iterator[Finding]:
-    if path.read_bytes().startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if path.read_bytes().startswith(_BOMS):
         yield _mendable("a byte-order mark", name, path, _write_text)
     if any(caption != _clean(caption) for caption in captions):
         yield _mendable("white space around or within captions", name, path, _write_text)
 
 
 def _mendable(kind: str, name: str, path: Path, function: Callable[[Path], None]) -> Finding:
-    return Finding(kind, name, f"{path}: {kind}", note=True, mend=partial(function, path))
+    return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: function(path))
 
 
 def _clean(caption: Any) -> Any:
@@ -117,9 +113,8 @@ def _clean(caption: Any) -> Any:
 
 
 def _write_palette(path: Path) -> None:
-    label_map = decode_mask(path)
     with atomic_write(path) as part:
-        save_mask(part, label_map)
+        save_mask(part, decode_mask(path))
 
 
 def _write_text(path: Path) -> None:
