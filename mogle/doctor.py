@@ -89,8 +89,8 @@ def diagnose(facts: Facts, tier: Tier) -> list[Row]:
     """The rows of the table for one tier."""
     rows = [*_machine(facts.machine, tier), *_packages(facts, tier), *_hub(facts, tier), *_notebooks(facts)]
     for name, secret in os.environ.items():  # an error's text may quote anything
-        if re.search("TOKEN|SECRET|KEY|PASSWORD", name) and len(secret) >= 8:
-            rows = [Row(*(part.replace(secret, "***") for part in row)) for row in rows]
+        if re.search("(TOKEN|SECRET|KEY|PASSWORD)$", name) and len(secret) >= 8:  # from its first letters on
+            rows = [Row(*(re.sub(re.escape(secret[:8]) + r"\S*", "***", part) for part in row)) for row in rows]
     return rows
 
 
@@ -150,7 +150,8 @@ def _hub(facts: Facts, tier: Tier) -> Iterator[Row]:
     yield _row("Hub token", facts.token or here or not flux, "present" if facts.token else "none", "hf auth login")
     licence = "accepted, as gated files are here" if facts.licence else f"cannot be told offline{unneeded}"
     yield _row("FLUX.1-dev's licence", facts.licence or not flux, licence, f"accept it on the Hub, {FLUX}", "note")
-    yield _row("FLUX.1-dev's weights", here or not flux, facts.weights or f"not here{unneeded}", f"hf download {FLUX}")
+    found, mend = facts.weights or f"not here{unneeded}", f"hf download {FLUX} --exclude flux1-dev.safetensors"
+    yield _row("FLUX.1-dev's weights", here or not flux, found, mend)
 
 
 def _notebooks(facts: Facts) -> Iterator[Row]:
@@ -159,8 +160,7 @@ def _notebooks(facts: Facts) -> Iterator[Row]:
         lacks = [_SHIPPED[need] for need in sorted((_SHIPPED.keys() & set(needs)).difference(facts.shipped))]
         mend = [f"git checkout -- {' '.join(lacks)}"] * bool(lacks) + [_MENDS["face-mogle"]] * packages
         lacks += ["packages"] * packages
-        found = f"lacks {', '.join(lacks)}" if lacks else "has all it needs"
-        yield _row(name, not lacks, found, " && ".join(mend))
+        yield _row(name, not lacks, f"lacks {', '.join(lacks)}" if lacks else "has all it needs", " && ".join(mend))
 
 
 def look() -> Facts:
@@ -168,11 +168,11 @@ def look() -> Facts:
     machine = measure()
     with warnings.catch_warnings(action="ignore", category=MogleWarning):  # said in the table instead
         hide_broken()
-    installed = {(found.name or "").lower().replace("_", "-"): found for found in reversed([*metadata.distributions()])}
-    versions = {name: found.version for name, found in installed.items()} | {"python": platform.python_version()}
-    requires = ["face-mogle"]
-    if own := installed.get("face-mogle"):
-        requires = [f"python{own.metadata['Requires-Python'] or ''}", *(own.requires or [])]
+    own = next(iter(metadata.distributions(name="face-mogle")), None)
+    requires = [f"python{own.metadata['Requires-Python'] or ''}", *(own.requires or [])] if own else ["face-mogle"]
+    names = {re.split(r"[^\w.-]", text)[0].lower() for text in requires}
+    versions = {name: found.version for name in names for found in reversed([*metadata.distributions(name=name)])}
+    versions["python"] = platform.python_version()
     # The Hub's folders by its own rules; asked of the environment, so that nothing has to be imported.
     home = _folder("HF_HOME", _folder("XDG_CACHE_HOME", Path("~/.cache")) / "huggingface")
     hub = _folder("HF_HUB_CACHE", home / "hub")
@@ -184,7 +184,7 @@ def look() -> Facts:
     notebooks = {file.stem: file.read_text("utf-8") for file in sorted((root / "notebooks").glob("*.ipynb"))}
     return Facts(
         machine, tuple(requires), versions, dict(broken), _free_gib(Path.cwd()), _free_gib(hub),
-        bool(os.environ.get("HF_TOKEN")) or token.is_file(), whole[0] if whole else "",
+        any(map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))) or token.is_file(), whole[0] if whole else "",
         licence=any((copy / "transformer" / "config.json").exists() for copy in copies),
         # Each takes what it names from `setup()`, which itself wants the base.
         notebooks={name: ("base", *re.findall(r"\bcourse\.(\w+)", text)) for name, text in notebooks.items()},

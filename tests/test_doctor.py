@@ -100,7 +100,7 @@ def test_a_gpu_that_torch_does_not_see():
 def test_gpus(machine):
     facts = replace(FINE, machine=machine, token=True)
     assert missing(facts) == {"FLUX.1-dev's weights"}
-    assert states(facts)["FLUX.1-dev's weights"][2] == f"hf download {FLUX}"
+    assert states(facts)["FLUX.1-dev's weights"][2] == f"hf download {FLUX} --exclude flux1-dev.safetensors"
     assert states(facts)["FLUX.1-dev's licence"][0] == "note"
     assert missing(replace(facts, token=False)) == {"Hub token", "FLUX.1-dev's weights"}
     here = replace(facts, token=False, weights="checkpoints/FLUX.1-dev", licence=True, cache_gib=0)
@@ -157,7 +157,7 @@ def test_this_machine_by_command_and_as_json(tmp_path):
     secret = "hf_" + "Q7" * 17
     for name, code in (
         ("torchao", ""),
-        ("xformers", "import os; raise RuntimeError('with ' + os.environ['HF_TOKEN'])"),
+        ("xformers", "import os; raise RuntimeError('with ' * 16 + os.environ['HF_TOKEN'])"),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(code)
@@ -171,21 +171,23 @@ def test_this_machine_by_command_and_as_json(tmp_path):
     assert (told["ok"], done.returncode, told["tier"], done.stderr) == (False, 1, "l4", "")
     rows = {row["subject"]: row for row in told["rows"]}
     assert rows["Hub token"]["found"] == "present" and rows["torchao"]["state"] == "note"
-    assert "RuntimeError: with ***" in rows["xformers"]["found"] and secret not in done.stdout
+    assert "with ***" in rows["xformers"]["found"] and "Q7" not in done.stdout  # nor a part of it
     assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} <= rows.keys()
 
 
 def test_facts_of_this_machine(tmp_path, monkeypatch):
     """The Hub's cache as it is laid out; a token on the disk is seen and not read."""
     (home := tmp_path / "home").mkdir()
-    for variable in ("HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("no network"))
-    start = time.perf_counter()
+    import torch  # noqa: F401  # what it takes to import does not count
+
+    start = time.process_time()  # what others do on the machine does not count either
     facts = look()
-    assert time.perf_counter() - start < 3 + 30 * ("torch" not in sys.modules)
+    assert time.process_time() - start < 3
     assert (facts.token, facts.weights, facts.licence) == (False, "", False)
     (home / "token").write_text("hf_" + "Z9" * 17)
     (home / "token").chmod(0)  # not even readable
