@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mogle.cli import data, evaluate, generate, weights
+from mogle.cli import data, doctor, evaluate, generate, weights
 from mogle.course import command as notebooks
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
@@ -70,6 +70,7 @@ generate.register(app)
 evaluate.register(app)
 data.register(app)
 weights.register(app)
+doctor.register(app)
 notebooks.register(app)
 training.register(app)
 

@@ -132,7 +132,7 @@ def _part_hint(name: str) -> str:
     of = f"one part ({part})" if part else "one region"
     return (
         f"a black-and-white mask of {of} alone, as CelebAMask-HQ's raw annotations are, is not enough: join the parts "
-        "of the face to one mask of labels first (that data set's g_mask.py does it)"
+        "of the face to one mask of labels first (`mogle data merge-parts` does it)"
     )
 
 
