@@ -75,9 +75,10 @@ def _module_of(name: str) -> str:
 
 def _as_kohya(name: str) -> str:
     """Black Forest Labs' own names of layers, as ComfyUI and ai-toolkit write them, as kohya's scripts do."""
-    name = re.sub(r"^(diffusion_model|transformer)\.", "", name)
-    if not name.startswith(("double_blocks.", "single_blocks.")):
+    known = re.match(r"(?:diffusion_model\.|transformer\.)?((?:double|single)_blocks\..*)", name)
+    if known is None:
         return name
+    name = known[1]
     layer, _, rest = re.sub(r"\.lora_A\.", ".lora_down.", name.replace(".lora_B.", ".lora_up.")).rpartition(
         ".lora_" if ".lora_" in name else ".alpha"
     )
