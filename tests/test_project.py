@@ -147,7 +147,9 @@ def test_the_method_works_without_the_making_of_the_tiny_default(tmp_path):
     for name in ("checkpoints", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     # Not simply absent: an editable install would find the project's own.
-    (tmp_path / "mogle" / "tiny.py").write_text("raise ImportError('mogle.tiny has been deleted')\n")
+    (tmp_path / "mogle" / "tiny.py").write_text(
+        "raise ModuleNotFoundError('mogle.tiny has been deleted', name='mogle.tiny')\n"
+    )
     assert run("-c", "import mogle; print(mogle.__file__)", cwd=tmp_path).startswith(str(tmp_path))
 
     words = "generate --mask data/portraits/mask/22.png --steps 2 --output-dir pictures --device cpu --prompt"

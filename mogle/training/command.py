@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,12 @@ import typer
 def register(app: typer.Typer) -> None:
     """Adds both commands to the command line."""
     app.command(epilog="Example: mogle train --out runs/mine --count 200 --minutes 5 rank=8")(train)
-    if find_spec("mogle.tiny") is not None:
+    try:
         from mogle.tiny.command import pretrain
-
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("mogle.tiny"):
+            raise
+    else:
         app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
 
 
