@@ -150,7 +150,7 @@ def _hub(facts: Facts, tier: Tier) -> Iterator[Row]:
     yield _row("Hub token", facts.token or here or not flux, "present" if facts.token else "none", "hf auth login")
     licence = "accepted, as gated files are here" if facts.licence else f"cannot be told offline{unneeded}"
     yield _row("FLUX.1-dev's licence", facts.licence or not flux, licence, f"accept it on the Hub, {FLUX}", "note")
-    found, mend = facts.weights or f"not here{unneeded}", f"hf download {FLUX} --exclude flux1-dev.safetensors"
+    found, mend = facts.weights or f"not here{unneeded}", "mogle weights get flux-dev"
     yield _row("FLUX.1-dev's weights", here or not flux, found, mend)
 
 

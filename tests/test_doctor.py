@@ -100,7 +100,7 @@ def test_a_gpu_that_torch_does_not_see():
 def test_gpus(machine):
     facts = replace(FINE, machine=machine, token=True)
     assert missing(facts) == {"FLUX.1-dev's weights"}
-    assert states(facts)["FLUX.1-dev's weights"][2] == f"hf download {FLUX} --exclude flux1-dev.safetensors"
+    assert states(facts)["FLUX.1-dev's weights"][2] == "mogle weights get flux-dev"
     assert states(facts)["FLUX.1-dev's licence"][0] == "note"
     assert missing(replace(facts, token=False)) == {"Hub token", "FLUX.1-dev's weights"}
     here = replace(facts, token=False, weights="checkpoints/FLUX.1-dev", licence=True, cache_gib=0)
