@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from mogle.cli import data, doctor, evaluate, generate, weights
-from mogle.course import command as notebooks
+from mogle.course.exercises import from_workbook
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
 
@@ -71,8 +72,9 @@ evaluate.register(app)
 data.register(app)
 weights.register(app)
 doctor.register(app)
-notebooks.register(app)
 training.register(app)
+with suppress(MogleError):  # installed without the notebooks
+    from_workbook("command").register(app)
 
 
 def main() -> None:

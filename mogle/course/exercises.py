@@ -2,7 +2,7 @@
 
 A check says whether an answer has passed, has not been attempted, or what is wrong with it, and returns what the next
 cells use: the answer if it is right, otherwise the package's own. So a notebook runs from top to bottom whichever
-exercises are solved. The solution of every exercise is code that the package itself uses.
+exercises are solved. The exercises themselves stand beside the notebooks, in `notebooks/workbook/`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import dis
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from pkgutil import resolve_name
 from types import FunctionType
 from typing import Any
 
@@ -30,22 +31,21 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. Its checker is the function of the same name in `mogle.course.checks`.
+    """One exercise.
 
     Attributes:
+        notebook: the stem of its file.
         difficulty: 1 (a line or two) to 3 (a class with several decisions).
-        solutions: "module:object" for each answer that the check takes.
+        checker: takes the answers, raises `Wrong` where they are not right.
+        solutions: the course's own answer for each that the checker takes.
     """
 
     name: str
     notebook: str
     difficulty: int
     minutes: int
-    solutions: tuple[str, ...]
-
-    def own(self) -> tuple[Any, ...]:
-        """The package's own answers."""
-        return tuple(map(resolve_name, self.solutions))
+    checker: Callable[..., None]
+    solutions: tuple[Any, ...]
 
     def judge(self, *answers: Any) -> None:
         """Run the checker.
@@ -57,24 +57,27 @@ class Exercise:
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # the notebook's own random numbers stay as they are
             torch.manual_seed(0)
-            resolve_name(f"mogle.course.checks:{self.name}")(*answers)
+            self.checker(*answers)
 
 
-_TOKENS, _EXPERTS, _GATING = "02_from_mask_to_tokens", "06_global_and_local_experts", "07_dynamic_gating"
-EXERCISES = {
-    exercise.name: exercise
-    for exercise in (
-        Exercise("conditions20", _TOKENS, 1, 10, ("mogle.conditions:condition_images",)),
-        Exercise("packing", _TOKENS, 2, 15, ("mogle.conditions:pack_latents", "mogle.course.tokens:unpack_latents")),
-        Exercise("broken_loader", _TOKENS, 2, 15, ("mogle.course.tokens:loader_is_right",)),
-        Exercise("expert", _EXPERTS, 1, 5, ("mogle.experts:Expert",)),
-        Exercise("expert_bank", _EXPERTS, 3, 20, ("mogle.experts:expert_bank",)),
-        Exercise("class_home", _EXPERTS, 2, 15, ("mogle.course.tokens:class_shares",)),
-        Exercise("dynamic_gate", _GATING, 2, 15, ("mogle.experts:DynamicGate",)),
-        Exercise("mogle", _GATING, 3, 20, ("mogle.experts:MoGLE",)),
-        Exercise("gate_entropy", _GATING, 1, 10, ("mogle.course.tokens:gate_entropy",)),
-    )
-}
+def from_workbook(module: str) -> Any:
+    """A module of `notebooks/workbook/`, where what belongs to single notebooks stands beside them.
+
+    Raises:
+        MogleError: the package was installed without the notebooks.
+    """
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    if not (folder / "workbook").is_dir():
+        raise MogleError(f"{folder}: no notebooks there; expected a clone of the course, installed with pip install -e")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return import_module(f"workbook.{module}")
+
+
+def exercises() -> dict[str, Exercise]:
+    """All exercises by their names, in the order of the notebooks."""
+    found: dict[str, Exercise] = from_workbook("exercises").EXERCISES
+    return found
 
 
 def is_stub(answer: Any) -> bool:
@@ -95,9 +98,9 @@ def is_stub(answer: Any) -> bool:
 
 def _check(exercise: Exercise, *answers: Any) -> Any:
     """Judge the answers, print the verdict, and return them if they are right or else the package's own."""
-    name, own = exercise.name, exercise.own()
+    name, own = exercise.name, exercise.solutions
     if len(answers) != len(own):
-        wanted = ", ".join(path.split(":")[1] for path in exercise.solutions)
+        wanted = ", ".join(solution.__name__ for solution in own)
         raise MogleError(f"check.{name}: found {len(answers)} answers, expected {len(own)}: your {wanted}")
     hints: tuple[str, ...] | None = None
     if not any(is_stub(answer) for answer in answers):
@@ -129,7 +132,7 @@ class _Checks:
         return partial(_check, _find(name))
 
     def __dir__(self) -> list[str]:
-        return list(EXERCISES)
+        return list(exercises())
 
 
 check = _Checks()
@@ -137,22 +140,22 @@ check = _Checks()
 
 def reveal(name: str) -> None:
     """Print the solution: the package's own source, and where it lives."""
-    for path, solution in zip(_find(name).solutions, _find(name).own(), strict=True):
-        print(f"# {path.replace(':', '.')}\n{inspect.getsource(solution)}")
+    for solution in _find(name).solutions:
+        print(f"# {solution.__module__}.{solution.__qualname__}\n{inspect.getsource(solution)}")
 
 
 def progress() -> None:
     """Print all exercises and which of them are done. This is stored on this machine alone."""
     done = _read()
-    for e in EXERCISES.values():
+    for e in exercises().values():
         state = {True: "passed", False: "tried", None: ""}[done.get(e.name)]
         print(f"{e.notebook:<28} {e.name:<14} {'*' * e.difficulty:<3} {e.minutes:>3} min  {state}".rstrip())
 
 
 def _find(name: str) -> Exercise:
-    if name not in EXERCISES:
-        raise MogleError(f"no exercise {name!r}: expected one of {', '.join(EXERCISES)}")
-    return EXERCISES[name]
+    if name not in exercises():
+        raise MogleError(f"no exercise {name!r}: expected one of {', '.join(exercises())}")
+    return exercises()[name]
 
 
 def _file() -> Path:

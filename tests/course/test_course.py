@@ -15,11 +15,14 @@ from torch import nn
 
 from mogle.conditions import condition_images, pack_latents
 from mogle.course import check, exercises, progress, reveal, setup_source
-from mogle.course.exercises import EXERCISES
-from mogle.course.tokens import class_shares, gate_entropy, loader_a, loader_b, loader_c, unpack_latents
+from mogle.course.tokens import loader_a, loader_b, loader_c
 from mogle.errors import MogleError
 from mogle.experts import DynamicGate, Expert, MoGLE, expert_bank
 from mogle.labels import LABELS, PALETTE, save_mask
+from workbook.exercises import EXERCISES
+from workbook.experts import class_shares
+from workbook.gating import gate_entropy
+from workbook.tokens import unpack_latents
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +262,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_passes_and_is_returned(name, capsys):
-    own = EXERCISES[name].own()
+    own = EXERCISES[name].solutions
     found = getattr(check, name)(*own)
     assert capsys.readouterr().out == f"{name}: passed.\n"
     assert found is own[0] if len(own) == 1 else all(a is b for a, b in zip(found, own, strict=True))
@@ -283,7 +286,7 @@ def test_the_stub_is_recognised_and_the_package_goes_on(name, capsys):
     def raises(*arguments):
         raise NotImplementedError
 
-    own = EXERCISES[name].own()
+    own = EXERCISES[name].solutions
     for stub in (Module if isinstance(own[0], type) else function, ..., raises):
         found = getattr(check, name)(*[stub] * len(own))
         assert (found if len(own) > 1 else (found,)) == own
@@ -292,7 +295,7 @@ def test_the_stub_is_recognised_and_the_package_goes_on(name, capsys):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_each_mistake_has_a_hint_of_its_own(name, capsys):
-    own, said = EXERCISES[name].own(), {}
+    own, said = EXERCISES[name].solutions, {}
     assert len(WRONG[name]) >= 3
     for words, answer in WRONG[name]:
         answers = answer if isinstance(answer, tuple) else (answer,)
@@ -401,6 +404,6 @@ def test_the_setup_cell_installs_only_where_the_course_is_missing(tmp_path, monk
 def test_every_exercise_is_complete():
     for exercise in EXERCISES.values():
         assert exercise.difficulty in (1, 2, 3) and 0 < exercise.minutes <= 30
-        assert all(callable(own) for own in exercise.own())
-        assert callable(getattr(__import__("mogle.course.checks", fromlist=[exercise.name]), exercise.name))
+        assert all(map(callable, exercise.solutions))
+        assert exercise.checker.__doc__ and exercise.checker.__name__ == f"check_{exercise.name}"
     assert exercises.is_stub(None) and not exercises.is_stub(lambda x: 0.5) and not exercises.is_stub(Expert)

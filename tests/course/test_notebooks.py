@@ -12,9 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from typer.testing import CliRunner
 
 from mogle.cli import app
-from mogle.course.exercises import EXERCISES
-from mogle.course.notebooks import clear, execute, fresh, report, stable, student
 from mogle.errors import MogleError
+from workbook.authoring import clear, execute, fresh, report, stable, student
+from workbook.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -171,8 +171,8 @@ def test_run_all_works_with_every_exercise_solved(path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         for name, answers in re.findall(r"= check\.(\w+)\((.*)\)$", cell.source, re.M):
-            paths = (solution.split(":") for solution in EXERCISES[name].solutions)
-            solved = [f"from {m} import {o} as {a}" for a, (m, o) in zip(answers.split(", "), paths, strict=True)]
+            pairs = zip(answers.split(", "), EXERCISES[name].solutions, strict=True)
+            solved = [f"from {own.__module__} import {own.__name__} as {answer}" for answer, own in pairs]
             *stub, judged = cell.source.splitlines()
             cell.source = "\n".join([*stub, *solved, judged])
     done = execute(notebook, path.parent)

@@ -1,6 +1,6 @@
 """Tools for notebooks: a fresh one, outputs in a stable form, the style rules as a report, a copy for students.
 
-Functions on nbformat nodes; `mogle.course.command` reads and writes the files. Tags say what a cell is: "setup",
+Functions on nbformat nodes; `workbook.command` reads and writes the files. Tags say what a cell is: "setup",
 "exercise" (stub and check), "worked" (an answer written out, not for students), "packaged" ('now packaged' begins).
 """
 

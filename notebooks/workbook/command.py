@@ -29,7 +29,7 @@ def new(
     title: Annotated[str | None, typer.Option(help="Its title [from the file's name].")] = None,
 ) -> None:
     """Write a fresh notebook with card, set-up cell and ending."""
-    from mogle.course.notebooks import fresh
+    from workbook.authoring import fresh
 
     if file.suffix != ".ipynb":
         raise MogleError(f"{file}: expected a name that ends in .ipynb")
@@ -42,7 +42,7 @@ def new(
 @group.command(epilog="Example: mogle notebooks run notebooks/00_quickstart.ipynb")
 def run(files: Files = None) -> None:
     """Run notebooks and keep their outputs, in a form that does not differ from run to run."""
-    from mogle.course.notebooks import execute
+    from workbook.authoring import execute
 
     _change(files, lambda notebook, file: execute(notebook, file.parent))
 
@@ -50,15 +50,15 @@ def run(files: Files = None) -> None:
 @group.command(epilog="Example: mogle notebooks clear notebooks/00_quickstart.ipynb")
 def clear(files: Files = None) -> None:
     """Remove all outputs."""
-    from mogle.course import notebooks
+    from workbook import authoring
 
-    _change(files, lambda notebook, _: notebooks.clear(notebook))
+    _change(files, lambda notebook, _: authoring.clear(notebook))
 
 
 @group.command(epilog="Example: mogle notebooks check notebooks/00_quickstart.ipynb")
 def check(files: Files = None) -> None:
     """Report what breaks the style rules; exit code 1 if anything does."""
-    from mogle.course.notebooks import report
+    from workbook.authoring import report
 
     count = 0
     for file in _files(files):
@@ -76,12 +76,12 @@ def student(
     out: Annotated[Path, typer.Option(help="Folder for the copies.")] = Path("runs/student"),
 ) -> None:
     """Copy notebooks without outputs and worked cells; the stubs of exercises stay."""
-    from mogle.course import notebooks
+    from workbook import authoring
 
     for file in _files(files):
         if (out / file.name).resolve() == file.resolve():
             raise MogleError(f"--out {out}: expected another folder than the notebook's own")
-        _write(out / file.name, notebooks.student(_read(file)))
+        _write(out / file.name, authoring.student(_read(file)))
         typer.echo(out / file.name)
 
 

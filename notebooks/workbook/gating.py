@@ -1,0 +1,130 @@
+"""Exercises of notebook 07, dynamic gating: solutions, and checkers that raise `Wrong` with hints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.embeddings import Timesteps
+from torch import Tensor
+
+from mogle.course.exercises import Exercise, Wrong
+from mogle.experts import DynamicGate, MoGLE, expert_bank
+from workbook.judging import advice, compare, loaded
+
+NOTEBOOK = "07_dynamic_gating"
+
+
+def gate_entropy(weights: Tensor) -> Tensor:
+    """Entropy in bits of the gate's weights (..., E) -> (...): 0 for one expert alone, 4.32 for 20 alike."""
+    return torch.special.entr(weights).sum(dim=-1) / math.log(2)
+
+
+def _gate_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Global tokens (B, N, 64), noisy latents (B, N, 64), t (B,)."""
+    return torch.randn(2, 6, 64), torch.randn(2, 6, 64), torch.tensor([0.2, 0.7])
+
+
+def _gate_mistakes(gate: DynamicGate, tokens: Tensor, latents: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """What goes wrong in a gate, in words and in weights (B, N, 20)."""
+    waves, embedding = gate.time_proj(t), gate.timestep_embedding
+    channels = waves.shape[-1]
+    noise, time = gate.noise_proj(latents), embedding(waves)[:, None]
+    thousands = embedding(gate.time_proj(1000 * t))[:, None]
+    sine_first = embedding(waves.roll(channels // 2, -1))[:, None]
+    shifted = embedding(Timesteps(channels, True, 1)(t))[:, None]
+    logits, right = gate.gate(tokens + noise + time), "Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0)"
+    averaged = logits.softmax(-1).mean(1, keepdim=True).expand_as(logits)
+    inside = {
+        "The gate ignores the noisy latents Z_t.": tokens + time,
+        "The gate ignores the time t.": tokens + noise,
+        "The gate ignores the global condition: it does not know the mask.": noise + time,
+        "The latents are added as they are; they pass noise_proj first.": tokens + latents + time,
+        "The time is in thousands: the gate was trained with t in (0, 1).": tokens + noise + thousands,
+        f"Sine and cosine are swapped: expected {right}.": tokens + noise + sine_first,
+        f"downscale_freq_shift is 1; expected {right}.": tokens + noise + shifted,
+        "C_global and Z_t are swapped: noise_proj is for the noisy latents.": gate.noise_proj(tokens) + latents + time,
+    }
+    return {hint: gate.gate(hidden).softmax(-1) for hint, hidden in inside.items()} | {
+        "Your weights sum to 1 over the tokens, not over the experts: softmax over the last axis.": logits.softmax(1),
+        "Your weights sum to 1 over the batch: softmax over the last axis.": logits.softmax(0),
+        "The weights do not sum to 1: the softmax is missing.": logits,
+        "The weights do not sum to 1: a sigmoid judges each expert alone; use a softmax.": logits.sigmoid(),
+        "The weights are the same for all tokens: the gate is averaged over them (the scalar gate).": averaged,
+    }
+
+
+def check_dynamic_gate(answer: Any) -> None:
+    """class DynamicGate: global tokens (B, N, 64), noisy latents (B, N, 64), t (B,) -> weights (B, N, 20)."""
+    reference, inputs = DynamicGate(), _gate_inputs()
+    reference.timestep_embedding.linear_2.weight *= 100  # so that the smallest mistake about time shows
+    model = loaded(answer, reference, "timestep_embedding, noise_proj, gate = Sequential(Linear, ReLU, Linear)")
+    with advice("Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."):
+        found = model(*inputs)
+    mistakes = _gate_mistakes(reference, *inputs)
+    compare(found, reference(*inputs), mistakes, "a weight for each token and expert")
+
+
+def check_mogle(answer: Any) -> None:
+    """class MoGLE: conditions (B, 20, N, 64), noisy latents (B, N, 64), t (B,) -> (B, N, 64)."""
+    reference, c, (_, z, t) = MoGLE(), torch.randn(2, 20, 6, 64), _gate_inputs()
+    model = loaded(answer, reference, "global_expert, local_experts (an nn.ModuleList of 19) and gating")
+    gate, experts = reference.gating, [reference.global_expert, *reference.local_experts]
+    outputs, rolled = expert_bank(experts, c), expert_bank([*experts[1:], experts[0]], c)
+    weights, of_global = gate(c[:, 0], z, t), expert_bank(experts, c[:, :1].expand_as(c))
+
+    def mixed(by: Tensor, what: Tensor = outputs) -> Tensor:
+        return torch.einsum("bne,benc->bnc", by, what)
+
+    expected, wrong_gate = mixed(weights), "it takes condition_tokens[:, 0]"
+    mistakes = {
+        "The 20 outputs are added without the gate.": outputs.sum(1),
+        "The 20 outputs are averaged: every expert has the same weight.": outputs.mean(1),
+        "The global expert is missing from the sum.": mixed(weights[..., 1:], outputs[:, 1:]),
+        "The local experts are missing from the sum.": mixed(weights[..., :1], outputs[:, :1]),
+        f"The gate looks at a local condition; {wrong_gate}, the global one.": mixed(gate(c[:, 1], z, t)),
+        f"The gate looks at the mean of the conditions; {wrong_gate}, the global one.": mixed(gate(c.mean(1), z, t)),
+        f"The gate reads the global expert's output; {wrong_gate} as it is.": mixed(gate(outputs[:, 0], z, t)),
+        "Weights and outputs are in different orders; in both 0 is the global expert's.": mixed(weights.roll(-1, -1)),
+        "The weighted outputs are averaged; expected their sum.": expected / 20,
+        "The experts see the wrong conditions; condition 0 is the global expert's.": mixed(weights, rolled),
+        "You added the global condition to the result; there is no residual.": expected + c[:, 0],
+        "All experts see the global condition; local expert i sees condition 1 + i.": mixed(weights, of_global),
+        "The weights act on the conditions; they weigh the experts' outputs.": mixed(weights, c),
+    }
+    in_gate = _gate_mistakes(gate, c[:, 0], z, t)
+    mistakes |= {f"In the gate: {hint}": mixed(value) for hint, value in in_gate.items()}
+    compare(model(c, z, t), expected, mistakes, "one token of 64 for each place")
+
+
+def check_gate_entropy(function: Callable[[Tensor], Any]) -> None:
+    """weights (..., 20) -> entropy in bits (...)."""
+    weights = (3 * torch.randn(2, 6, 20)).softmax(-1)
+    weights[0, :2] = 0  # where a weight is 0, 0 log 0 has to count as 0
+    weights[0, 0, 4], weights[0, 1, [2, 7]] = 1, 0.5
+    bits, terms = gate_entropy(weights), torch.special.entr(weights) / np.log(2)
+    lost, found = bits.where((weights > 0).all(-1), 0), function(weights.clone())
+    if isinstance(found, Tensor) and found.shape == bits.shape and found.isnan().any():
+        raise Wrong("An expert with the weight 0 gives NaN: 0 x log 0 counts as 0 (torch.special.entr knows).")
+    mistakes = {
+        "This is in nats: the logarithm to base 2 gives bits.": bits * np.log(2),
+        "The logarithm is to base 10; to base 2 it gives bits.": bits * np.log10(2),
+        "The sign is missing: the logarithm of a weight is negative, entropy is not.": -bits,
+        "You summed over the tokens; sum over the experts, the last axis.": terms.sum(dim=1),
+        "You averaged over the tokens too; expected one number for each token.": bits.mean(),
+        "You averaged over the experts; entropy is the sum.": bits / 20,
+        "This is a share of the largest entropy, log2(20); expected bits.": bits / np.log2(20),
+        "This is 2 to the power of the entropy, the effective number of experts; expected bits.": 2**bits,
+        "Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after.": lost,
+    }
+    compare(found, bits, mistakes, "one number for each token")
+
+
+EXERCISES = (
+    Exercise("dynamic_gate", NOTEBOOK, 2, 15, check_dynamic_gate, (DynamicGate,)),
+    Exercise("mogle", NOTEBOOK, 3, 20, check_mogle, (MoGLE,)),
+    Exercise("gate_entropy", NOTEBOOK, 1, 10, check_gate_entropy, (gate_entropy,)),
+)
