@@ -1,4 +1,4 @@
-"""The course: set-up, exercises, figures, notebook tools. `from mogle.course import setup, check, reveal, progress`."""
+"""The course: set-up, exercises, figures, notebook tools. `from mogle.course import setup, check, ...`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mogle.course.exercises import check, progress, reveal
+from mogle.course.exercises import check, from_workbook, hint, progress, reveal, score, whose
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REPOSITORY", "Course", "check", "progress", "reveal", "setup"]
+__all__ = ["REPOSITORY", "Course", "check", "hint", "progress", "reveal", "score", "setup", "whose"]
 
 #: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
 #: to set it; `mogle notebooks run` writes it into the notebooks. Empty: the notebook asks for MOGLE_REPOSITORY.
@@ -29,6 +29,14 @@ class Course:
     judges: Path  # the face parser and the attribute reader
     device: str
     dtype: torch.dtype
+
+    def schematic(self, *lit: str) -> None:
+        """Display the map of the whole method with some parts lit; `notebooks/workbook/schematic.py` lists them."""
+        from mogle.course.figures import show
+
+        drawn, sample = from_workbook("schematic"), self.data / "portraits"
+        figure = drawn.schematic(*lit, mask=sample / "mask" / "22.png", face=sample / "face" / "22.jpg")
+        show(figure, alt=f"{drawn.ALT} Lit here: {', '.join(lit)}.")
 
 
 def setup(seed: int = 0) -> Course:

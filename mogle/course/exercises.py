@@ -1,4 +1,4 @@
-"""Exercises: `check.NAME(answer)`, `reveal("NAME")`, `progress()`.
+"""Exercises: `check.NAME(answer)`, `hint("NAME")`, `reveal("NAME")`, `whose("NAME")`, `score("06")`, `progress()`.
 
 A check says whether an answer has passed, has not been attempted, or what is wrong with it, and returns what the next
 cells use: the answer if it is right, otherwise the package's own. So a notebook runs from top to bottom whichever
@@ -38,6 +38,7 @@ class Exercise:
         difficulty: 1 (a line or two) to 3 (a class with several decisions).
         checker: takes the answers, raises `Wrong` where they are not right.
         solutions: the course's own answer for each that the checker takes.
+        hints: what to look at, where, and how; `hint` gives them one after the other.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Exercise:
     minutes: int
     checker: Callable[..., None]
     solutions: tuple[Any, ...]
+    hints: tuple[str, str, str]
 
     def judge(self, *answers: Any) -> None:
         """Run the checker.
@@ -96,33 +98,68 @@ def is_stub(answer: Any) -> bool:
     return only_returns and set(constants) <= {None, ...}
 
 
+#: What has been judged in this kernel: name -> whether it passed; and how many hints were given.
+_judged: dict[str, bool] = {}
+_hinted: dict[str, int] = {}
+
+
 def _check(exercise: Exercise, *answers: Any) -> Any:
     """Judge the answers, print the verdict, and return them if they are right or else the package's own."""
     name, own = exercise.name, exercise.solutions
     if len(answers) != len(own):
         wanted = ", ".join(solution.__name__ for solution in own)
         raise MogleError(f"check.{name}: found {len(answers)} answers, expected {len(own)}: your {wanted}")
-    hints: tuple[str, ...] | None = None
-    if not any(is_stub(answer) for answer in answers):
-        try:
-            exercise.judge(*answers)
-            hints = ()
-        except Wrong as wrong:
-            hints = wrong.args
-        except NotImplementedError as error:  # a stub raises it; torch raises it for a module without `forward`
-            hints = ("There is no method called `forward`.",) if "forward" in str(error) else None
-        except Exception as error:
-            hints = (f"It raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",)
-    if hints is None:
-        print(f'{name}: not attempted; going on with the package\'s own. reveal("{name}") shows it.')
-    elif hints:
-        print(f"{name}: not yet.", *hints, "Going on with the package's own.", sep="\n  ")
+    try:
+        wrong = None if all(map(is_stub, answers)) else _what_is_wrong(exercise, answers)
+    except NotImplementedError:
+        wrong = None
+    _judged[name] = wrong == []
+    if wrong is None:
+        print(f"{name}: not attempted; going on with the package's own.", _ways_on(name))
+        return own[0] if len(own) == 1 else own
+    if wrong:
+        print(f"{name}: not yet.", *wrong, f"Going on with the package's own. {_ways_on(name)}", sep="\n  ")
     else:
         print(f"{name}: passed.")
         own = answers
-    if hints is not None:
-        _remember(name, passed=not hints)
+    _remember(name, passed=not wrong)
     return own[0] if len(own) == 1 else own
+
+
+def _ways_on(name: str) -> str:
+    return f'hint("{name}") helps, reveal("{name}") shows it.'
+
+
+def _what_is_wrong(exercise: Exercise, answers: tuple[Any, ...]) -> list[str]:
+    """Hints, none if all is right. Where an exercise takes several answers, each that is right is said to be.
+
+    Raises:
+        NotImplementedError: the answer is a stub that raises it.
+    """
+
+    def judged(*some: Any) -> list[str]:
+        try:
+            exercise.judge(*some)
+        except Wrong as wrong:
+            return list(wrong.args)
+        except NotImplementedError as error:  # torch raises it, too, for a module without `forward`
+            if "forward" not in str(error):
+                raise
+            return ["There is no method called `forward`."]
+        except Exception as error:
+            return [f"It raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"]
+        return []
+
+    own, missing = exercise.solutions, [is_stub(answer) for answer in answers]
+    attempted = tuple(right if stub else answer for answer, right, stub in zip(answers, own, missing, strict=True))
+    wrong = judged(*attempted)
+    if wrong or any(missing):
+        for i, (right, stub) in enumerate(zip(own, missing, strict=True)):
+            if stub:
+                wrong.append(f"{right.__name__} is not attempted.")
+            elif len(own) > 1 and not judged(*own[:i], answers[i], *own[i + 1 :]):
+                wrong.append(f"Your {right.__name__} is right.")
+    return wrong
 
 
 class _Checks:
@@ -138,10 +175,31 @@ class _Checks:
 check = _Checks()
 
 
+def hint(name: str) -> None:
+    """Print the next of three hints: what to look at, where, and how. After the last one there is `reveal`."""
+    hints = _find(name).hints
+    count = _hinted[name] = min(_hinted.get(name, 0) + 1, len(hints))
+    print(f"{count} of {len(hints)}: {hints[count - 1]}")
+
+
 def reveal(name: str) -> None:
     """Print the solution: the package's own source, and where it lives."""
     for solution in _find(name).solutions:
         print(f"# {solution.__module__}.{solution.__qualname__}\n{inspect.getsource(solution)}")
+
+
+def whose(name: str) -> str:
+    """ "your NAME" if the answer has passed in this kernel, else "the package's NAME": for what later cells say."""
+    return ("your " if _judged.get(_find(name).name) else "the package's ") + name
+
+
+def score(notebook: str) -> None:
+    """Print which of a notebook's exercises are the reader's own in this kernel; `notebook` begins its name: "06"."""
+    names = [name for name, exercise in exercises().items() if exercise.notebook.startswith(notebook)]
+    left = [name for name in names if not _judged.get(name)]
+    print(
+        f"{len(names) - len(left)} of {len(names)} exercises are yours.", *(["Left:", ", ".join(left)] if left else [])
+    )
 
 
 def progress() -> None:

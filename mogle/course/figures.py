@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -32,13 +33,14 @@ DASHES = ("-", "--", "-.", ":")
 MAP = "viridis"
 WIDTH, DPI, RETINA = 9.0, 100, 2  # inches; pixels per inch as shown; pixels of the file for each that is shown
 _GRAY = "#999999"
-_STYLE = Path(__file__).with_suffix(".mplstyle")
+#: The style sheet, for `matplotlib.rc_context`.
+STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG in retina resolution, the same bytes for the same figure."""
     file = io.BytesIO()
-    with matplotlib.rc_context(fname=_STYLE):
+    with matplotlib.rc_context(fname=STYLE):
         figure.savefig(file, format="png", dpi=DPI * RETINA, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return file.getvalue()
 
@@ -96,7 +98,7 @@ def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndar
 @contextmanager
 def _drawing(height: float, style: Any = None) -> Iterator[Figure]:
     """A new figure of a height in inches, and the course's style while it is drawn."""
-    with matplotlib.rc_context(style, _STYLE):
+    with matplotlib.rc_context(style, STYLE):
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
@@ -123,7 +125,9 @@ def image_grid(
     columns: Sequence[str] = (),
     captions: Sequence[Sequence[str]] = (),
     labels: Any = (),
+    names: bool = False,
     scale: tuple[float, float] | None = None,
+    bar: str = "",
     cell: float = 2.2,
 ) -> Figure:
     """Rows of pictures, with titles over the columns, at the left of the rows, and below each picture.
@@ -131,13 +135,20 @@ def image_grid(
     Args:
         images: rows of what `pixels` takes; None leaves a place empty. All maps of numbers share one scale.
         labels: classes to put into a legend, for instance a label map.
+        names: write the classes' names onto label maps; two of the palette's blues look nearly alike.
         scale: lowest and highest number of the scale; by default those that occur.
+        bar: what the numbers of maps are; stands beside the colour bar.
         cell: largest side of a picture in inches.
+
+    Raises:
+        MogleError: there are maps of numbers, and `bar` does not say of what.
     """
     count = max(map(len, images))
     side = min(cell, (WIDTH - (1.2 if rows else 0.2)) / count)
     seen = [[None if picture is None else pixels(picture) for picture in row] for row in images]
     maps = [a for row in seen for a in row if a is not None and a.ndim == 2]
+    if maps and not bar:
+        raise MogleError("found maps of numbers and bar='', expected a word for what the numbers are")
     low, high = scale or (min((m.min() for m in maps), default=0), max((m.max() for m in maps), default=1))
     named = np.unique(np.asarray(labels, dtype=int))
     height = sum(max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen)
@@ -152,6 +163,8 @@ def image_grid(
             if picture is not None:  # "nearest": true pixels, and half the bytes of smoothed ones
                 drawn = ax.imshow(picture, cmap=MAP, vmin=low, vmax=high, interpolation="nearest")
                 shown = drawn if picture.ndim == 2 else shown
+                if names:
+                    _name_regions(ax, images[r][c])
             if captions and c < len(captions[r]):
                 ax.set_xlabel(_wrap(captions[r][c], side), fontsize=9)
             if r == 0 and c < len(columns):
@@ -159,9 +172,35 @@ def image_grid(
             if c == 0 and r < len(rows):
                 ax.set_ylabel(_wrap(rows[r], 1.0), rotation=0, ha="right", va="center")
         if shown is not None:
-            figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.01)
+            figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.01, label=bar)
         if len(named):
             _legend(figure, named)
+    return figure
+
+
+def _name_regions(ax: Any, label_map: Any) -> None:
+    """Each class's name where its region is widest; pictures that are no label maps get none."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not isinstance(label_map, np.ndarray) or label_map.ndim != 2 or label_map.dtype != np.uint8:
+        return
+    for label in np.unique(label_map[label_map > 0]):
+        inside = distance_transform_edt(np.pad(label_map == label, 1))[1:-1, 1:-1]
+        y, x = np.unravel_index(inside.argmax(), inside.shape)
+        outline = [withStroke(linewidth=2, foreground="black")]
+        ax.text(x, y, LABELS[label], color="white", fontsize=8, ha="center", va="center", path_effects=outline)
+
+
+def heat_map(values: Any, *, xlabel: str, ylabel: str, bar: str, names: Sequence[str] = ()) -> Figure:
+    """One map of numbers (rows, columns) with named axes; `names` stand at both axes, as in a confusion matrix."""
+    array = np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values)
+    with _drawing(min(7.0, 1.2 + 7.0 * array.shape[0] / array.shape[1]), {"axes.grid": False}) as figure:
+        ax = figure.subplots()
+        figure.colorbar(ax.imshow(array, cmap=MAP, interpolation="nearest"), ax=ax, label=bar)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        if names:
+            ax.set_xticks(range(len(names)), names, rotation=90)
+            ax.set_yticks(range(len(names)), names)
     return figure
 
 
@@ -173,7 +212,7 @@ def gate_maps(weights: Any, height: int, width: int, *, scale: tuple[float, floa
     maps = array.T.reshape(-1, height, width)
     names = [f"{i - 1} {name}" if i else name for i, name in enumerate(EXPERTS)]
     grid, titles = ([list(what[i : i + 7]) for i in range(0, 20, 7)] for what in (maps, names))
-    return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())))
+    return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())), bar="weight")
 
 
 def scatter_labels(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mogle.course.exercises import Exercise, Wrong
 from mogle.experts import Expert, expert_bank
@@ -42,6 +43,18 @@ def check_expert(answer: Any) -> None:
     compare(model(tokens), out, mistakes, "as many tokens out as in")
 
 
+class _Products(TorchDispatchMode):
+    """Counts products of matrices, whichever function of torch asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")
+        return func(*args, **(kwargs or {}))
+
+
 def check_expert_bank(function: Callable[..., Any]) -> None:
     """20 experts and tokens (B, 20, N, 64) -> (B, 20, N, 64), all at once."""
     tokens, experts = torch.randn(2, 20, 6, 64), [Expert() for _ in range(20)]
@@ -61,15 +74,17 @@ def check_expert_bank(function: Callable[..., Any]) -> None:
         "The outputs are averaged already; keep all 20, the gate weighs them later.": expected.mean(dim=1),
         "The experts are in another order: output i belongs to expert i.": expert_bank(experts[::-1], tokens),
     }
-    calls: list[None] = []
-    for one in experts:
-        one.register_forward_hook(lambda *_: calls.append(None))
     shapes = "Tokens are (B, 20, N, 64); stacked weights (20, out, in) go in as .mT, biases (20, out) as [:, None]."
-    with advice(shapes):
+    with advice(shapes), _Products() as products, torch.enable_grad():
         found = function(experts, tokens.clone())
     compare(found, expected, mistakes, "(B, 20, N, 64)")
-    if calls:
-        raise Wrong(f"Right, but one expert after another ({len(calls)} calls): stack their weights and multiply once.")
+    if products.count > len(experts) // 2:
+        found = f"{products.count} products of matrices"
+        raise Wrong(
+            f"Right, but one expert after another ({found}): stack their weights and multiply once for each layer."
+        )
+    if not found.requires_grad:
+        raise Wrong("Right, but nothing could be trained: .data, detach() and no_grad cut the way back to the weights.")
     try:
         right = same(function(experts[:7], tokens[:, :7].clone()), expected[:, :7])
     except Exception:
@@ -81,7 +96,7 @@ def check_expert_bank(function: Callable[..., Any]) -> None:
 def check_class_home(function: Callable[[np.ndarray], Any]) -> None:
     """label map (H, W) -> (N, 19): each class's share of each token's patch of 16 x 16 pixels."""
     label_map = np.random.default_rng(0).integers(0, len(LABELS), (4, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    label_map[5:20, 9:30] = 13
+    label_map[5:20, 9:30], label_map[16:, :16] = 13, 4  # and one patch of a single class
     expected = torch.as_tensor(class_shares(label_map))
     strips = (label_map.reshape(-1, 256, 1) == np.arange(len(LABELS))).mean(axis=1)
     columns = expected.view(2, 3, -1).transpose(0, 1).reshape(expected.shape)
@@ -95,11 +110,31 @@ def check_class_home(function: Callable[[np.ndarray], Any]) -> None:
         "A reshape alone cuts rows of the picture, not patches: split both sides, then bring axes in order.": strips,
         "A patch of 8 pixels is one latent; a token is 2 x 2 of them, 16 pixels.": class_shares(label_map, 8),
     }
-    compare(function(label_map.copy()), expected, mistakes, "tokens by classes")
+    whole = (expected == 1).any(1, keepdim=True)
+    mistakes["A counter of type uint8 ends at 255, and a full patch has 256 pixels: it counts 0."] = expected.where(
+        ~whole, 0
+    )
+    found = function(label_map.copy())
+    compare(found, expected, mistakes, "tokens by classes")
+    if not isinstance(found, np.ndarray):
+        raise Wrong(f"The values are right, in a {type(found).__name__}; expected a numpy array, which label maps are.")
 
 
 EXERCISES = (
-    Exercise("expert", NOTEBOOK, 1, 5, check_expert, (Expert,)),
-    Exercise("expert_bank", NOTEBOOK, 3, 20, check_expert_bank, (expert_bank,)),
-    Exercise("class_home", NOTEBOOK, 2, 15, check_class_home, (class_shares,)),
-)
+    Exercise("expert", NOTEBOOK, 1, 5, check_expert, (Expert,), (
+        "Two linear layers with a ReLU between them, as in section 2, and nothing around them.",
+        "The layers go into __init__, as self.net; forward passes the tokens through them.",
+        "self.net = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)); forward returns "
+        "self.net(tokens).",
+    )),
+    Exercise("expert_bank", NOTEBOOK, 3, 20, check_expert_bank, (expert_bank,), (
+        "What does one layer of all experts look like as a single product? Stack the weights of the 20 first layers.",
+        "nn.Linear keeps (out, in): the stack is (20, 32, 64); tokens (B, 20, N, 64) need (20, 64, 32) on their right.",
+        "tokens @ stacked.mT + biases[:, None], relu, and the same with the second layers; biases are (20, 32).",
+    )),
+    Exercise("class_home", NOTEBOOK, 2, 15, check_class_home, (class_shares,), (
+        "Cut the label map into patches first, 256 pixels in a row for each; then count.",
+        "reshape (H/16, 16, W/16, 16), swap the two axes in the middle, reshape to (N, 256).",
+        "(patches[:, :, None] == np.arange(19)).mean(axis=1) gives all shares at once.",
+    )),
+)  # fmt: skip

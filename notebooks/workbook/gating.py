@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mogle.course.exercises import Exercise, Wrong
 from mogle.experts import DynamicGate, MoGLE, expert_bank
-from workbook.judging import advice, compare, loaded
+from workbook.judging import advice, compare, loaded, same
 
 NOTEBOOK = "07_dynamic_gating"
 
@@ -97,7 +97,11 @@ def check_mogle(answer: Any) -> None:
     }
     in_gate = _gate_mistakes(gate, c[:, 0], z, t)
     mistakes |= {f"In the gate: {hint}": mixed(value) for hint, value in in_gate.items()}
-    compare(model(c, z, t), expected, mistakes, "one token of 64 for each place")
+    with torch.enable_grad():
+        found = model(c, z, t)
+    compare(found, expected, mistakes, "one token of 64 for each place")
+    if not found.requires_grad:
+        raise Wrong("Right, but nothing could be trained: no_grad or detach() cuts the way back to the weights.")
 
 
 def check_gate_entropy(function: Callable[[Tensor], Any]) -> None:
@@ -121,10 +125,30 @@ def check_gate_entropy(function: Callable[[Tensor], Any]) -> None:
         "Where one weight is 0 the others are lost: NaN counts as 0 before the sum, not after.": lost,
     }
     compare(found, bits, mistakes, "one number for each token")
+    for some, shape in ((weights[1], "(N, 20)"), (weights[1, 0], "(20,)")):
+        try:
+            right = same(torch.as_tensor(function(some.clone())), gate_entropy(some))
+        except IndexError:
+            right = False
+        if not right:
+            raise Wrong(f"It fails for weights of shape {shape}: the experts are the last axis, dim=-1.")
 
 
 EXERCISES = (
-    Exercise("dynamic_gate", NOTEBOOK, 2, 15, check_dynamic_gate, (DynamicGate,)),
-    Exercise("mogle", NOTEBOOK, 3, 20, check_mogle, (MoGLE,)),
-    Exercise("gate_entropy", NOTEBOOK, 1, 10, check_gate_entropy, (gate_entropy,)),
-)
+    Exercise("dynamic_gate", NOTEBOOK, 2, 15, check_dynamic_gate, (DynamicGate,), (
+        "Three things are added before the small network: the global tokens, the projected latents, the embedded time.",
+        "The time is one vector for each sample, (B, 64); the tokens are (B, N, 64). Softmax is over the experts.",
+        "hidden = global_tokens + self.noise_proj(latents) + self.timestep_embedding(self.time_proj(t))[:, None]; then "
+        "self.gate(hidden).softmax(-1).",
+    )),
+    Exercise("mogle", NOTEBOOK, 3, 20, check_mogle, (MoGLE,), (
+        "Two lines do the work: the outputs of all experts, and their sum weighted by the gate.",
+        "The gate reads condition_tokens[:, 0] as it is. Outputs are (B, 20, N, 64), weights (B, N, 20).",
+        "Bring the weights to (B, 20, N, 1): weights.transpose(1, 2)[..., None]; multiply, and sum over axis 1.",
+    )),
+    Exercise("gate_entropy", NOTEBOOK, 1, 10, check_gate_entropy, (gate_entropy,), (
+        "Entropy is -sum w log2 w over the experts, which are the last axis.",
+        "A weight of exactly 0 contributes 0, but 0 * log2(0) is NaN.",
+        "torch.special.entr(w) is -w ln w with 0 for 0; divide its sum by ln 2.",
+    )),
+)  # fmt: skip

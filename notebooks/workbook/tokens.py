@@ -39,7 +39,8 @@ def loader_is_right(loader: Loader) -> bool:
 def check_conditions20(function: Callable[[np.ndarray], Any]) -> None:
     """label map (H, W) -> (20, 3, H, W) in [-1, 1]."""
     label_map = (np.arange(24 * 16) // 7 % len(LABELS)).astype(np.uint8).reshape(24, 16)
-    expected, answer = condition_images(label_map), function(label_map.copy())
+    given = label_map.copy()
+    expected, answer = condition_images(label_map), function(given)
     whole, local = expected[:1], expected[1:]
     found = torch.zeros(0) if answer is None else torch.as_tensor(answer).float()
     if found.numel() and found.min() >= 0:
@@ -72,6 +73,22 @@ def check_conditions20(function: Callable[[np.ndarray], Any]) -> None:
             which = f"{len(wrong)} local images are wrong, the first is that of label {first}."
         mistakes[which] = found
     compare(answer, expected, mistakes, "20 pictures of 3 channels")
+    if not isinstance(answer, Tensor):
+        raise Wrong(f"The values are right, in a {type(answer).__name__}; the VAE takes a torch tensor.")
+    if answer.dtype != torch.float32:
+        raise Wrong(f"The values are right, as {answer.dtype}; expected float32, which the VAE's weights are.")
+    if not np.array_equal(given, label_map):
+        raise Wrong(
+            "Your function changes the label map that it is given: the caller's mask is spoilt. Work on a copy."
+        )
+    sparse = np.where(label_map < 3, label_map, 13).astype(np.uint8)
+    few = torch.as_tensor(function(sparse))
+    if few.shape != expected.shape:
+        raise Wrong(
+            f"A mask of 4 classes gives {len(few)} pictures, expected 20: labels that do not occur have a picture too, "
+            "all black. Go through all 19 labels, not through those that np.unique finds."
+        )
+    compare(few, condition_images(sparse), {}, "20 pictures of 3 channels", "On a mask of 4 classes: ")
 
 
 def check_packing(pack: Callable[..., Any], unpack: Callable[..., Any]) -> None:
@@ -108,6 +125,12 @@ def _swapping(one: int, other: int) -> Loader:
 
 def check_broken_loader(is_right: Callable[[Any], Any]) -> None:
     """A test for loaders must take the right one and refuse broken ones."""
+    names = getattr(getattr(is_right, "__code__", None), "co_names", ())
+    if asked := [name for name in names if name.startswith("loader_")]:
+        raise Wrong(
+            f"It asks {asked[0]} for the answer, so it knows no more than that loader does. Make a mask whose labels "
+            "you chose yourself: then you know what must come back."
+        )
     hints = []
     swap = "It accepts a loader that swaps {}: do all 19 labels occur, and do you compare where?"
     for loader, right, hint in (
@@ -120,7 +143,9 @@ def check_broken_loader(is_right: Callable[[Any], Any]) -> None:
         try:
             verdict = is_right(loader)
         except AssertionError:
-            verdict = False
+            raise Wrong(
+                "It raised AssertionError; expected an answer: `return` the comparison, True or False."
+            ) from None
         if not isinstance(verdict, (bool, np.bool_)):
             raise Wrong(f"It returned {type(verdict).__name__}, expected True or False.")
         if verdict != right:
@@ -130,7 +155,19 @@ def check_broken_loader(is_right: Callable[[Any], Any]) -> None:
 
 
 EXERCISES = (
-    Exercise("conditions20", NOTEBOOK, 1, 10, check_conditions20, (condition_images,)),
-    Exercise("packing", NOTEBOOK, 2, 15, check_packing, (pack_latents, unpack_latents)),
-    Exercise("broken_loader", NOTEBOOK, 2, 15, check_broken_loader, (loader_is_right,)),
-)
+    Exercise("conditions20", NOTEBOOK, 1, 10, check_conditions20, (condition_images,), (
+        "20 pictures: the mask in its colours first, then one black-and-white picture for each of the 19 labels.",
+        "PALETTE[label_map] gives the colours, channels last; label_map == k gives the picture of label k.",
+        "Both become floats of shape (..., 3, H, W): x / 127.5 - 1 for the colours, 2 x - 1 for 0 and 1; torch.cat.",
+    )),
+    Exercise("packing", NOTEBOOK, 2, 15, check_packing, (pack_latents, unpack_latents), (
+        "Three steps: split height and width into pairs, bring the axes into order, join them.",
+        "Within a token the channels vary slowest, then the row of the pair, then its column.",
+        "view (B, C, H/2, 2, W/2, 2), permute to (B, H/2, W/2, C, 2, 2), reshape; unpack undoes them in reverse.",
+    )),
+    Exercise("broken_loader", NOTEBOOK, 2, 15, check_broken_loader, (loader_is_right,), (
+        "A test needs an input whose right answer is known without the loader.",
+        "Write a mask of your own in which all 19 labels occur, save it, and let the loader read the file.",
+        "save_mask writes into io.BytesIO; Image.open reads it; compare with label_map == k for each k, everywhere.",
+    )),
+)  # fmt: skip

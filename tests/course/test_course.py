@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from mogle.conditions import condition_images, pack_latents
-from mogle.course import check, exercises, progress, reveal, setup_source
+from mogle.course import check, exercises, hint, progress, reveal, score, setup_source, whose
 from mogle.course.tokens import loader_a, loader_b, loader_c
 from mogle.errors import MogleError
 from mogle.experts import DynamicGate, Expert, MoGLE, expert_bank
@@ -28,6 +28,32 @@ from workbook.tokens import unpack_latents
 @pytest.fixture(autouse=True)
 def _progress(tmp_path, monkeypatch):
     monkeypatch.setenv("MOGLE_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr(exercises, "_judged", {})
+    monkeypatch.setattr(exercises, "_hinted", {})
+
+
+def picture_of_all(loader):
+    file = io.BytesIO()
+    save_mask(file, np.arange(19, dtype=np.uint8).repeat(8).reshape(8, 19))
+    return loader(Image.open(file)).tobytes()
+
+
+def asserts(loader):
+    assert picture_of_all(loader) == np.zeros((19, 8, 19), bool).tobytes()
+    return True
+
+
+def spoils(label_map):
+    found = condition_images(label_map)
+    label_map[:] = 0
+    return found
+
+
+def bank_of_data(experts, tokens):
+    (w1, w2), (b1, b2) = (
+        [torch.stack([getattr(e.net[i], kind).data for e in experts]) for i in (0, 2)] for kind in ("weight", "bias")
+    )
+    return (tokens @ w1.mT + b1[:, None]).relu() @ w2.mT + b2[:, None]
 
 
 # --- wrong answers: exercise -> (hint, answers) ------------------------------------------------------------------
@@ -166,6 +192,10 @@ WRONG = {
             condition_images(m)[:1],
             torch.where(local_images(m, range(19)) > 0,
                         torch.as_tensor(PALETTE / 127.5 - 1).float()[:, :, None, None], -1.0)])),
+        ("np.unique", lambda m: conditions(np.unique(m))(m)),
+        ("expected float32", conditions(scale=lambda x: x.double())),
+        ("takes a torch tensor", conditions(scale=lambda x: x.numpy())),
+        ("Work on a copy", spoils),
     ],
     "packing": [
         ("come before the channels", (pack_with(2, 4, 3, 5, 1), unpack_latents)),
@@ -184,6 +214,8 @@ WRONG = {
         ("swaps upper and lower lip", asks_for(lambda found, m: bool(found[:11].any(axis=(1, 2)).all()))),
         ("refuses the right loader", asks_for(lambda found, m: bool((found.sum((1, 2)) > 8).all()))),
         ("expected True or False", asks_for(lambda found, m: None)),
+        ("knows no more than that loader", lambda loader: picture_of_all(loader) == picture_of_all(loader_c)),
+        ("raised AssertionError", asserts),
     ],
     "expert": [
         ("no residual", Residual),
@@ -199,8 +231,9 @@ WRONG = {
     "expert_bank": [
         ("first expert's weights", bank_of(lambda i: 0)),
         ("another order", bank_of(lambda i: 19 - i)),
-        ("one expert after another (20 calls)",
+        ("one expert after another (40 products of matrices)",
          lambda experts, x: torch.stack([e(x[:, i]) for i, e in enumerate(experts)], 1)),
+        ("cut the way back", lambda experts, x: expert_bank(experts, x).detach()),
         ("len(experts)", lambda experts, x: expert_bank([experts[i] for i in range(20)], x)),
         (".mT does", lambda experts, x: mixed_bank(experts, x)),
         ("stacked weights (20, out, in) go in as .mT",
@@ -218,6 +251,8 @@ WRONG = {
         ("largest class", lambda m: np.eye(19)[class_shares(m).argmax(1)]),
         ("background is missing", lambda m: class_shares(m)[:, 1:]),
         ("one latent", lambda m: class_shares(m, 8)),
+        ("expected a numpy array", lambda m: torch.from_numpy(class_shares(m))),
+        ("ends at 255", lambda m: (class_shares(m) * 256).astype(np.uint8) / 256),
     ],
     "dynamic_gate": [
         ("over the tokens, not over the experts", gate_with(out=lambda x: x.softmax(1))),
@@ -247,6 +282,7 @@ WRONG = {
         ("there is no residual", mogle_with(lambda m, c, z, t, o: c[:, 0] + weigh(m.gating(c[:, 0], z, t), o))),
         ("in thousands", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, 1000 * t), o))),
         ("weigh the experts' outputs", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, t), c))),
+        ("could be trained", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, t), o).detach())),
     ],
     "gate_entropy": [
         ("in nats", lambda w: shannon(w, torch.log)),
@@ -256,8 +292,128 @@ WRONG = {
         ("not after", lambda w: (-(w * w.log2()).sum(-1)).nan_to_num()),
         ("gives NaN", lambda w: -(w * w.log2()).sum(-1)),
         ("share of the largest", lambda w: shannon(w) / math.log2(20)),
+        ("the experts are the last axis", lambda w: torch.special.entr(w).sum(dim=2) / math.log(2)),
     ],
 }  # fmt: skip
+
+
+def vmapped(experts, tokens):
+    """All experts at once by functorch, without stacking by hand."""
+    weights, buffers = torch.func.stack_module_state(experts)
+    one = lambda w, b, x: torch.func.functional_call(experts[0], (w, b), (x,))  # noqa: E731
+    return torch.vmap(one, in_dims=(0, 0, 1), out_dims=1)(weights, buffers, tokens)
+
+
+def counted_by_hand(label_map):
+    rows = [
+        [(label_map[y : y + 16, x : x + 16] == k).sum() / 256 for k in range(19)]
+        for y in range(0, label_map.shape[0], 16)
+        for x in range(0, label_map.shape[1], 16)
+    ]
+    return np.array(rows)
+
+
+def one_hot_conditions(label_map):
+    labels = torch.from_numpy(label_map).long()
+    local = F.one_hot(labels, 19).permute(2, 0, 1)[:, None].float() * 2 - 1
+    colours = torch.tensor(PALETTE, dtype=torch.float32)[labels].movedim(-1, 0)[None] / 255 * 2 - 1
+    return torch.cat([colours, local.repeat(1, 3, 1, 1)])
+
+
+class OtherMoGLE(MoGLE):
+    def forward(self, condition_tokens, noisy_latents, timestep):
+        weights, total = self.gating(condition_tokens[:, 0], noisy_latents, timestep), 0
+        for i, expert in enumerate([self.global_expert, *self.local_experts]):
+            total = total + weights[..., i, None] * expert(condition_tokens[:, i])
+        return total
+
+
+class OtherGate(DynamicGate):
+    def forward(self, global_tokens, noisy_latents, timestep):
+        time = self.timestep_embedding(self.time_proj(timestep)).unsqueeze(1)
+        return F.softmax(self.gate(global_tokens + self.noise_proj(noisy_latents) + time), dim=2)
+
+
+class OtherExpert(nn.Module):
+    def __init__(self, width=64, hidden=32):
+        super().__init__()
+        self.net = nn.ModuleList([nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)])
+
+    def forward(self, tokens):
+        for layer in self.net:
+            tokens = layer(tokens)
+        return tokens
+
+
+#: Mistakes that have their hint above, made in another way.
+ALSO_WRONG = [
+    (
+        "one expert after another",
+        lambda experts, x: torch.stack(
+            [
+                F.linear(F.linear(x[:, i], e.net[0].weight, e.net[0].bias).relu(), e.net[2].weight, e.net[2].bias)
+                for i, e in enumerate(experts)
+            ],
+            1,
+        ),
+    ),
+    ("could be trained", bank_of_data),
+]
+
+
+@pytest.mark.parametrize(("words", "answer"), ALSO_WRONG)
+def test_a_bank_in_a_loop_or_of_data_is_found_however_it_is_written(words, answer, capsys):
+    check.expert_bank(answer)
+    assert words in capsys.readouterr().out
+
+
+#: Right answers by another way than the package's.
+OTHER_WAYS = {
+    "conditions20": one_hot_conditions,
+    "packing": (
+        lambda x: F.pixel_unshuffle(x, 2).flatten(2).mT,
+        lambda x, h, w: F.pixel_shuffle(x.mT.reshape(len(x), 64, h // 2, w // 2), 2),
+    ),
+    "broken_loader": asks_for(lambda found, m: all((found[k] == (m == k)).all() for k in range(19))),
+    "expert": OtherExpert,
+    "expert_bank": vmapped,
+    "class_home": counted_by_hand,
+    "dynamic_gate": OtherGate,
+    "mogle": OtherMoGLE,
+    "gate_entropy": lambda w: -(w * w.clamp(min=1e-30).log2()).sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_right_answer_by_another_way_passes(name, capsys):
+    answer = OTHER_WAYS[name]
+    getattr(check, name)(*(answer if isinstance(answer, tuple) else (answer,)))
+    assert capsys.readouterr().out == f"{name}: passed.\n"
+
+
+def test_half_of_a_pair_is_judged_by_itself(capsys):
+    def stub(tokens, height, width): ...
+
+    assert check.packing(pack_latents, stub) == (pack_latents, unpack_latents)
+    assert (
+        "Your pack_latents is right." in (out := capsys.readouterr().out) and "unpack_latents is not attempted" in out
+    )
+    check.packing(lambda x: x.reshape(len(x), -1, 64), unpack_latents)
+    assert "pack: A reshape" in (out := capsys.readouterr().out) and "Your unpack_latents is right." in out
+
+
+def test_hints_come_one_after_the_other(capsys):
+    for number in (1, 2, 3, 3):
+        hint("packing")
+        assert capsys.readouterr().out.startswith(f"{number} of 3: {EXERCISES['packing'].hints[number - 1]}")
+
+
+def test_the_notebook_says_whose_code_goes_on(capsys):
+    check.expert(Residual), check.expert_bank(expert_bank)
+    assert (whose("expert"), whose("expert_bank")) == ("the package's expert", "your expert_bank")
+    capsys.readouterr()
+    score("06")
+    assert capsys.readouterr().out.startswith("1 of 3 exercises are yours. Left: expert, class_home")
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -403,6 +559,7 @@ def test_the_setup_cell_installs_only_where_the_course_is_missing(tmp_path, monk
 
 def test_every_exercise_is_complete():
     for exercise in EXERCISES.values():
+        assert len(exercise.hints) == 3 and all(len(text) > 30 for text in exercise.hints)
         assert exercise.difficulty in (1, 2, 3) and 0 < exercise.minutes <= 30
         assert all(map(callable, exercise.solutions))
         assert exercise.checker.__doc__ and exercise.checker.__name__ == f"check_{exercise.name}"

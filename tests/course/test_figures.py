@@ -58,13 +58,45 @@ def test_overlay_leaves_the_background_alone():
 def test_grid_puts_pictures_and_titles_in_their_places():
     maps = [[np.full((4, 8), float(r + c)) for c in range(3)] for r in range(2)]
     maps[1][2] = None
-    figure = figures.image_grid(maps, rows=["a", "b"], columns=["x", "y", "z"], labels=LABEL_MAP)
+    figure = figures.image_grid(maps, rows=["a", "b"], columns=["x", "y", "z"], labels=LABEL_MAP, bar="share")
     axes = np.array(figure.axes[:6]).reshape(2, 3)
     assert [ax.get_title() for ax in axes[0]] == ["x", "y", "z"] and axes[1, 0].get_ylabel() == "b"
     assert axes[1, 1].images[0].get_array().max() == 2 and not axes[1, 2].images
     assert {ax.images[0].get_clim() for row in axes for ax in row if ax.images} == {(0.0, 2.0)}, "one scale for all"
     assert [t.get_text() for t in figure.legends[0].texts] == [f"{i} {name}" for i, name in enumerate(LABELS)]
     assert opened(figure).width == 1800
+
+
+def test_maps_of_numbers_say_of_what():
+    with pytest.raises(MogleError, match="expected a word for what the numbers are"):
+        figures.image_grid([[np.zeros((2, 2))]])
+    figure = figures.heat_map(np.eye(3), xlabel="column", ylabel="row", bar="share", names="abc")
+    ax, bar = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel(), bar.get_ylabel()) == ("column", "row", "share")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_names_stand_inside_their_regions():
+    label_map = np.zeros((64, 64), np.uint8)
+    label_map[5:60, 5:20], label_map[40:44, 30:60] = 13, 12
+    ax = figures.image_grid([[label_map, label_map == 13]], names=True).axes[0]
+    places = {text.get_text(): label_map[int(text.get_position()[1]), int(text.get_position()[0])] for text in ax.texts}
+    assert places == {"hair": 13, "l_lip": 12}
+
+
+def test_the_schematic_shows_the_shapes_of_its_mask(tmp_path):
+    from mogle.labels import save_mask
+    from workbook.schematic import PARTS, schematic
+
+    save_mask(tmp_path / "mask.png", np.zeros((96, 64), np.uint8) + 13)
+    Image.new("RGB", (64, 96)).save(tmp_path / "face.png")
+    files = {"mask": tmp_path / "mask.png", "face": tmp_path / "face.png"}
+    found = [text.get_text() for text in schematic("gate", **files).axes[0].texts]
+    assert {"mask, 96 × 64", "20 × 24 × 64", "24 × 20", "24 × 64", "20 experts"} <= set(found)
+    bold = [text.get_text() for text in schematic("gate", **files).axes[0].texts if text.get_weight() == "bold"]
+    assert bold == ["gate"] and "gate" in PARTS
+    with pytest.raises(ValueError, match="expected parts of mask, pictures"):
+        schematic("brain", **files)
 
 
 def test_long_titles_are_wrapped_not_cut_off():

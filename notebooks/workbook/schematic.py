@@ -1,0 +1,150 @@
+"""The schematic of the whole method, which opens every notebook with the part at hand lit up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from PIL import Image
+
+from mogle.conditions import condition_images
+from mogle.course.figures import LINES, STYLE, WIDTH, pixels
+from mogle.labels import decode_mask
+
+_LIT, _FILL, _DIM, _GRAY, _INK = LINES[1], "#FBE9DD", "#bbbbbb", "#707070", "#222222"
+#: Boxes: name -> (left, bottom, width, height) on a board of 10 x 4.2.
+_BOXES = {
+    "sentence": (0.05, 3.3, 2.3, 0.7),
+    "words": (2.75, 3.3, 1.25, 0.7),
+    "tokens": (2.75, 1.55, 1.25, 0.8),
+    "experts": (4.45, 2.05, 1.25, 0.7),
+    "gate": (4.45, 1.15, 1.25, 0.7),
+    "stream": (6.15, 1.55, 1.05, 0.8),
+    "flux": (7.6, 0.1, 1.15, 3.9),
+    "lora": (7.7, 1.6, 0.95, 0.7),
+    "noise": (2.75, 0.15, 1.25, 0.7),
+    "steps": (9.0, 0.15, 0.95, 0.7),
+}
+_ARROWS = (
+    ("mask", "pictures"), ("pictures", "tokens"), ("tokens", "experts"), ("tokens", "gate"), ("noise", "gate"),
+    ("experts", "stream"), ("gate", "stream"), ("stream", "lora"), ("sentence", "words"), ("words", "flux"),
+    ("noise", "flux"), ("flux", "steps"), ("steps", "face"),
+)  # fmt: skip
+PARTS = ("mask", "pictures", *_BOXES, "face")
+
+
+#: For those who cannot see it; the parts at hand are named after it.
+ALT = (
+    "A map of the method. A mask becomes 20 pictures, these become tokens, 20 experts and a gate make one condition "
+    "stream of them. FLUX, frozen, has three streams: text from a sentence, the condition with LoRA, and the noisy "
+    "image; 28 steps lead to the face."
+)
+
+
+def schematic(*lit: str, mask: Path, face: Path) -> Figure:
+    """Mask -> 20 pictures -> tokens -> experts and gate -> second stream -> transformer -> face.
+
+    Args:
+        *lit: the parts at hand, of `PARTS`; the others are drawn in gray.
+        mask, face: the files that are shown. The shapes in the figure are those of this mask.
+
+    Raises:
+        ValueError: a part that does not exist.
+    """
+    if unknown := set(lit) - set(PARTS):
+        raise ValueError(f"found {', '.join(sorted(unknown))}; expected parts of {', '.join(PARTS)}")
+    label_map = decode_mask(mask)
+    images = condition_images(label_map)
+    height, width = label_map.shape
+    n, e = height * width // 256, len(images)  # a token stands for 16 x 16 pixels
+    texts: dict[str, tuple[str, str]] = {
+        "sentence": ("“She has black hair\nand wears a hat.”", ""),
+        "words": ("CLIP and T5", "text tokens"),
+        "tokens": ("VAE, pack", f"{e} × {n} × 64"),
+        "experts": (f"{e} experts", f"{e} × {n} × 64"),
+        "gate": ("gate", f"{n} × {e}"),
+        "stream": ("condition\nstream", f"{n} × 64"),
+        "flux": ("", ""),
+        "lora": ("condition", "with LoRA"),
+        "noise": ("noise, time", f"{n} × 64"),
+        "steps": ("28 steps", "and VAE"),
+    }
+    chosen = [0, *(1 + label for label in (14, 13))]  # global, hat, hair
+    with matplotlib.rc_context({"axes.grid": False}, STYLE):
+        figure = Figure(figsize=(WIDTH, WIDTH * 0.42))
+        board = figure.add_axes((0, 0, 1, 1), xlim=(0, 10), ylim=(0, 4.2))
+        board.axis("off")
+        places = {name: _box(board, place, *texts[name], name in lit) for name, place in _BOXES.items()}
+        places["mask"] = _pictures(
+            board, [pixels(label_map)], (0.05, 1.35), 1.2, f"mask, {height} × {width}", "mask" in lit
+        )
+        small = [pixels(images[i]) for i in chosen]
+        places["pictures"] = _pictures(board, small, (1.65, 0.95), 0.62, f"{e} pictures", "pictures" in lit)
+        made = [np.asarray(Image.open(face).convert("RGB"))]
+        places["face"] = _pictures(board, made, (9.0, 1.5), 0.95, "face", "face" in lit)
+        for start, end in _ARROWS:
+            _arrow(board, places[start], places[end], start in lit and end in lit)
+        looks: dict[str, Any] = {"color": _INK if "flux" in lit else _GRAY, "va": "center", "ha": "center"}
+        left, _, width, _ = _BOXES["flux"]
+        for y, name in ((3.65, "text"), (2.95, "FLUX,\nfrozen"), (0.5, "image")):
+            weight = "bold" if "flux" in lit and "FLUX" in name else "normal"
+            board.text(left + width / 2, y, name, weight=weight, **looks)
+    return figure
+
+
+def _box(board: Any, place: tuple[float, ...], title: str, shape: str, lit: bool) -> tuple[float, ...]:
+    """A named box with the shape of what leaves it."""
+    left, bottom, width, height = place
+    colours: dict[str, Any] = {
+        "edgecolor": _LIT if lit else _DIM,
+        "facecolor": _FILL if lit else "white",
+        "linewidth": 2.5 if lit else 1,
+    }
+    board.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0,rounding_size=0.08", **colours))
+    ink, weight = (_INK, "bold") if lit else (_GRAY, "normal")
+    middle = left + width / 2
+    board.text(
+        middle, bottom + height * (0.68 if shape else 0.5), title, ha="center", va="center", color=ink, weight=weight
+    )
+    board.text(middle, bottom + height * 0.26, shape, ha="center", va="center", color=ink, fontsize=9)
+    return place
+
+
+def _pictures(board: Any, pictures: list[Any], corner: tuple[float, float], side: float, text: str, lit: bool) -> Any:
+    """Pictures one above the other, with a text below."""
+    left, bottom = corner
+    for i, picture in enumerate(pictures):
+        low = bottom + i * (side + 0.06)
+        board.imshow(picture, extent=(left, left + side, low, low + side), interpolation="nearest", zorder=2)
+        frame: dict[str, Any] = {
+            "edgecolor": _LIT if lit else _DIM,
+            "linewidth": 2.5 if lit else 1,
+            "facecolor": "none",
+        }
+        board.add_patch(Rectangle((left, low), side, side, zorder=3, **frame))
+    ink, weight = (_INK, "bold") if lit else (_GRAY, "normal")
+    top = bottom + len(pictures) * (side + 0.06)
+    board.text(left + side / 2, top + 0.05, text, ha="center", va="bottom", color=ink, weight=weight, fontsize=9)
+    board.set(xlim=(0, 10), ylim=(0, 4.2), aspect="auto")
+    return left, bottom, side, len(pictures) * (side + 0.06) - 0.06
+
+
+def _arrow(board: Any, start: tuple[float, ...], end: tuple[float, ...], lit: bool) -> None:
+    """From the side of one thing that faces the other: rightwards where there is room, else up or down."""
+    (left, bottom, width, height), (left_2, bottom_2, width_2, height_2) = start, end
+    if left_2 >= left + width:
+        low, high = max(bottom, bottom_2) + 0.3, min(bottom + height, bottom_2 + height_2) - 0.3
+        middle = bottom + height / 2, bottom_2 + height_2 / 2
+        if low <= high:  # side by side: a level arrow, from or to the middle of the smaller one
+            middle = (middle[0] if height < height_2 else middle[1],) * 2
+        points = (left + width + 0.04, middle[0]), (left_2 - 0.04, middle[1])
+    elif bottom_2 >= bottom + height:
+        points = (left + width / 2, bottom + height + 0.04), (left_2 + width_2 / 2, bottom_2 - 0.04)
+    else:
+        points = (left + width / 2, bottom - 0.04), (left + width / 2, bottom_2 + height_2 + 0.04)
+    looks = {"arrowstyle": "-|>", "color": _LIT if lit else _GRAY, "linewidth": 1.8 if lit else 1.1, "shrinkA": 0}
+    board.annotate("", points[1], points[0], arrowprops={**looks, "shrinkB": 0, "mutation_scale": 12}, zorder=1)
