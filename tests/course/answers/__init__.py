@@ -1,0 +1,1 @@
+"""Answers that students might give, a module for each notebook."""
