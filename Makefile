@@ -13,7 +13,7 @@ help:
 	@echo "make course     install, run the whole course on the tiny model, write one HTML page (15 minutes on two cores)"
 	@echo "make test       install, lint, types, unit tests, notebooks"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make lab        JupyterLab on the course"
+	@echo "make lab        JupyterLab on your own copies of the notebooks, in runs/student; what you did in them stays"
 	@echo "make data       paint $(COUNT) portraits of each set under runs/data"
 	@echo "make clean      remove caches and build products, not what was trained or painted"
 
@@ -39,7 +39,8 @@ test-slow: $(READY)
 	$(BIN)/pytest -q -m slow tests
 
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/mogle notebooks student --out runs/student
+	$(BIN)/jupyter lab runs/student
 
 data: $(READY)
 	for set in portraits female balanced; do \

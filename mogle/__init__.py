@@ -6,11 +6,15 @@ The names below are loaded on first use, so that `import mogle` costs millisecon
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from mogle.neighbours import announce
 
 announce()
+# A thread of torch that waits for another one sleeps instead of spinning, which would hold up the one it waits for where
+# the cores have other work too: a picture beside a training took 40 s, and takes 3. OpenMP reads it as torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

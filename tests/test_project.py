@@ -69,6 +69,11 @@ def test_import_takes_at_most_half_a_second():
     assert statistics.median(float(run("-c", code)) for _ in range(3)) <= 0.5
 
 
+def test_waiting_threads_sleep_unless_the_user_says_otherwise():
+    code = "import mogle, os; print(os.environ['OMP_WAIT_POLICY'])"
+    assert [run("-c", code, **more).strip() for more in ({}, {"OMP_WAIT_POLICY": "ACTIVE"})] == ["PASSIVE", "ACTIVE"]
+
+
 # --- the house ---------------------------------------------------------------------------------------------------
 
 #: Files of the package by the names of their modules: "mogle.course.checks".

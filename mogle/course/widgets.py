@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -45,11 +46,21 @@ def explorer(render: Callable[..., Image.Image | Figure], **choices: Any) -> Any
 
 
 def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices: Any) -> None:
-    """Display an `explorer`; where no kernel runs, its first picture and the alt text are what is seen."""
+    """Display an `explorer`; where no kernel runs, its first picture and the alt text are what is seen.
+
+    Without ipywidgets that picture is all there is, and a line says so.
+    """
     from IPython.display import display
 
     from mogle.course.figures import bundle
 
+    if find_spec("ipywidgets") is None:
+        options = {name: list(v.values()) if hasattr(v, "items") else v for name, v in choices.items()}
+        first = {name: some[0] for name, some in options.items()}
+        data, metadata = bundle(_png(render(**first))[0], alt)
+        display(data, metadata=metadata, raw=True)
+        print("ipywidgets is not installed, so there are no controls: %pip install ipywidgets, then restart the kernel")
+        return
     widget = explorer(render, **choices)
     picture = widget.children[-1]
     with Image.open(io.BytesIO(picture.value)) as opened:

@@ -105,6 +105,12 @@ def student(notebook: Node) -> Node:
     return clear(notebook)
 
 
+def linked_pages(notebook: Node) -> list[str]:
+    """The pages beside the notebook that its text links to: the glossary, the map of the paper."""
+    text = "\n".join(cell.source for _, cell in _cells(notebook, "markdown"))
+    return sorted(set(re.findall(r"\]\(([\w.-]+\.md)(?:#[^)]*)?\)", text)))
+
+
 def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:
     """Run all cells with `folder` as the working directory; in stable form.
 

@@ -74,15 +74,25 @@ def check(files: Files = None) -> None:
 def student(
     files: Files = None,
     out: Annotated[Path, typer.Option(help="Folder for the copies.")] = Path("runs/student"),
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace copies that are there, and what was done in them.")
+    ] = False,
 ) -> None:
-    """Copy notebooks without outputs and worked cells; the stubs of exercises stay."""
+    """Copy notebooks without outputs and worked cells; the stubs of exercises stay, and so do copies made before."""
     from workbook import authoring
 
     for file in _files(files):
-        if (out / file.name).resolve() == file.resolve():
+        copy, notebook = out / file.name, _read(file)
+        if copy.resolve() == file.resolve():
             raise MogleError(f"--out {out}: expected another folder than the notebook's own")
-        _write(out / file.name, authoring.student(_read(file)))
-        typer.echo(out / file.name)
+        if copy.exists() and not again:
+            typer.echo(f"{copy}: kept, you may have worked in it; --again replaces it")
+            continue
+        _write(copy, authoring.student(notebook))
+        for page in authoring.linked_pages(notebook):
+            with atomic_write(out / page) as part:
+                part.write_bytes((file.parent / page).read_bytes())
+        typer.echo(copy)
 
 
 def _files(files: list[Path] | None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -172,3 +173,13 @@ def test_a_widget_shows_figures_as_wide_as_any_other(monkeypatch):
     maps = np.random.default_rng(0).random((3, 64, 20))
     widgets.explore(lambda step: figures.gate_maps(maps[step], 8, 8), alt="Twenty maps of one step.", step=range(3))
     assert shown[0]["image/png"]["width"] == 900
+
+
+def test_without_ipywidgets_the_first_picture_is_shown(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append(data))
+    render = lambda gray, seed: Image.new("RGB", (64, 64), (gray, seed, 0))  # noqa: E731
+    widgets.explore(render, alt="A square of one colour.", gray={"dark": 10, "light": 200}, seed=range(5, 9))
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[0]["image/png"])))
+    assert picture.getpixel((9, 9)) == (10, 5, 0) and "pip install ipywidgets" in capsys.readouterr().out

@@ -143,6 +143,15 @@ def test_commands(tmp_path, monkeypatch):
     assert checked.exit_code == 1 and "1 to mend\n  cell 1: the card does not say: you build" in checked.output
     assert run("student").exit_code == 0 and (tmp_path / "runs" / "student" / file.name).is_file()
     assert run("student", "--out", "notebooks").exit_code == 2, "a copy never takes its original's place"
+    copy = tmp_path / "runs" / "student" / file.name
+    copy.write_text("my work")
+    assert "kept" in run("student").output and copy.read_text() == "my work"
+    (tmp_path / "notebooks" / "glossary.md").write_text("words")
+    linked = nbformat.read(file, as_version=4)
+    linked.cells[-1].source += "\nSee the [glossary](glossary.md#gate) and [more](https://example.org/a.md)."
+    nbformat.write(linked, file)
+    assert run("student", "--again").exit_code == 0 and copy.read_text() != "my work"
+    assert (copy.parent / "glossary.md").read_text() == "words", "links of the copy lead somewhere"
     assert run("clear").exit_code == 0 and not list(tmp_path.rglob("*.part"))
     file.write_text("{}")
     assert run("clear").exit_code == 2 and file.read_text() == "{}"
