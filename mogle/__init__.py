@@ -12,8 +12,8 @@ from typing import Any
 from mogle.neighbours import announce
 
 announce()
-# A thread of torch that waits for another one sleeps instead of spinning: spinning, it would hold up the one it waits for
-# where the cores have other work too (a picture beside a training took 40 s, and takes 3). OpenMP reads it once, as torch
+# A thread of torch that waits for another one sleeps instead of spinning: spinning, it holds up the one it waits for
+# where the cores have other work too (a picture beside a training took 40 s, and takes 3). OpenMP reads it as torch
 # is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
