@@ -76,7 +76,7 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise():
 
 # --- the house ---------------------------------------------------------------------------------------------------
 
-#: Files of the package by the names of their modules: "mogle.course.checks".
+#: Files of the package by the names of their modules: "mogle.metrics.judges".
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "mogle").rglob("*.py"))

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from mogle.cli import data, doctor, evaluate, generate, weights
-from mogle.course.exercises import from_workbook
+from mogle.course import from_workbook
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
 

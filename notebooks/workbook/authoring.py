@@ -207,7 +207,7 @@ def _outputs(notebook: Node) -> Iterator[str]:
 def _output(output: Node) -> Iterator[str]:
     data = output.get("data", {})
     if any(kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt") for kind in data):
-        yield "a picture without alt text; display it with mogle.course.figures.show"
+        yield "a picture without alt text; display it with workbook.figures.show"
     if any(map(_WIDGETS.match, data)):
         yield "a widget in the output; `run` keeps its static picture"
     if output.output_type == "error":

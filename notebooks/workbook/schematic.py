@@ -12,8 +12,8 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from mogle.conditions import condition_images
-from mogle.course.figures import LINES, STYLE, WIDTH, pixels
 from mogle.labels import decode_mask
+from workbook.figures import LINES, STYLE, WIDTH, pixels, show
 
 _LIT, _FILL, _DIM, _GRAY, _INK = LINES[1], "#FBE9DD", "#bbbbbb", "#707070", "#222222"
 #: Boxes: name -> (left, bottom, width, height) on a board of 10 x 4.2.
@@ -94,6 +94,11 @@ def schematic(*lit: str, mask: Path, face: Path) -> Figure:
             weight = "bold" if "flux" in lit and "FLUX" in name else "normal"
             board.text(left + width / 2, y, name, weight=weight, **looks)
     return figure
+
+
+def show_lit(*lit: str, mask: Path, face: Path) -> None:
+    """Display the schematic, with a text for those who cannot see it."""
+    show(schematic(*lit, mask=mask, face=face), alt=f"{ALT} Lit here: {', '.join(lit)}.")
 
 
 def _box(board: Any, place: tuple[float, ...], title: str, shape: str, lit: bool) -> tuple[float, ...]:

@@ -16,22 +16,23 @@ from PIL import Image
 from torch import nn
 
 from mogle.conditions import pack_latents
-from mogle.course import check, exercises, hint, progress, reveal, score, setup_source, whose
-from mogle.course.tokens import loader_a, loader_b, loader_c
+from mogle.course import check, hint, progress, reveal, score, setup_source, whose
 from mogle.errors import MogleError
 from mogle.experts import Expert, expert_bank
 from mogle.labels import LABELS, save_mask
+from workbook import checking
 from workbook.exercises import EXERCISES
-from workbook.experts import class_shares
-from workbook.gating import gate_entropy
-from workbook.tokens import unpack_latents
+from workbook.exercises.experts import class_shares
+from workbook.exercises.gating import gate_entropy
+from workbook.exercises.tokens import unpack_latents
+from workbook.inputs import loader_a, loader_b, loader_c
 
 
 @pytest.fixture(autouse=True)
 def _progress(tmp_path, monkeypatch):
     monkeypatch.setenv("MOGLE_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr(exercises, "_judged", {})
-    monkeypatch.setattr(exercises, "_hinted", {})
+    monkeypatch.setattr(checking, "_judged", {})
+    monkeypatch.setattr(checking, "_hinted", {})
 
 
 ANSWERS = [import_module(f"answers.{module.name}") for module in pkgutil.iter_modules(answers.__path__)]
@@ -240,4 +241,4 @@ def test_every_exercise_is_complete():
         assert exercise.difficulty in (1, 2, 3) and 0 < exercise.minutes <= 30
         assert all(map(callable, exercise.solutions))
         assert exercise.checker.__doc__ and exercise.checker.__name__ == f"check_{exercise.name}"
-    assert exercises.is_stub(None) and not exercises.is_stub(lambda x: 0.5) and not exercises.is_stub(Expert)
+    assert checking.is_stub(None) and not checking.is_stub(lambda x: 0.5) and not checking.is_stub(Expert)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mogle.course import figures, widgets
 from mogle.errors import MogleError
 from mogle.labels import LABELS, PALETTE, colorize
+from workbook import figures, widgets
 
 LABEL_MAP = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16) % 19
 

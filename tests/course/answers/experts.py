@@ -1,11 +1,11 @@
-"""Answers to the exercises of `workbook.experts`: wrong ones with words of their hints, right ones by another way."""
+"""Answers to `workbook.exercises.experts`: wrong ones with words of their hints, right ones by another way."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from mogle.experts import Expert, expert_bank
-from workbook.experts import class_shares
+from workbook.exercises.experts import class_shares
 
 
 class Misspelt(nn.Module):

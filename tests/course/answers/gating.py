@@ -1,4 +1,4 @@
-"""Answers to the exercises of `workbook.gating`: wrong ones with words of their hints, right ones by another way."""
+"""Answers to `workbook.exercises.gating`: wrong ones with words of their hints, right ones by another way."""
 
 import math
 

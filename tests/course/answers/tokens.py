@@ -1,4 +1,4 @@
-"""Answers to the exercises of `workbook.tokens`: wrong ones with words of their hints, right ones by another way."""
+"""Answers to `workbook.exercises.tokens`: wrong ones with words of their hints, right ones by another way."""
 
 import io
 
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mogle.conditions import condition_images, pack_latents
-from mogle.course.tokens import loader_c
 from mogle.labels import PALETTE, save_mask
-from workbook.tokens import unpack_latents
+from workbook.exercises.tokens import unpack_latents
+from workbook.inputs import loader_c
 
 
 def picture_of_all(loader):

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mogle.course.exercises import Exercise, Wrong
 from mogle.experts import Expert, expert_bank
 from mogle.labels import LABELS
-from workbook.judging import advice, compare, loaded, same
+from workbook.checking import Exercise, Wrong
+from workbook.exercises.judging import advice, compare, loaded, same
 
 NOTEBOOK = "06_global_and_local_experts"
 

@@ -1,22 +1,49 @@
-"""The course: set-up, exercises, figures, notebook tools. `from mogle.course import setup, check, ...`."""
+"""The way into the course: `from mogle.course import setup`, and `check`, `hint`, `reveal`, `score` and others.
+
+All that serves the notebooks alone (exercises, figures, widgets, the tools of who writes them) stands beside them, in
+`notebooks/workbook/`; `setup` makes it importable.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mogle.course.exercises import check, from_workbook, hint, progress, reveal, score, whose
+from mogle.errors import MogleError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REPOSITORY", "Course", "check", "hint", "progress", "reveal", "score", "setup", "whose"]
+_CHECKING = ("check", "hint", "progress", "reveal", "score", "whose")
+__all__ = ["REPOSITORY", "Course", "from_workbook", "setup", *_CHECKING]
 
 #: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
 #: to set it; `mogle notebooks run` writes it into the notebooks. Empty: the notebook asks for MOGLE_REPOSITORY.
 REPOSITORY = ""
+
+
+def from_workbook(module: str) -> Any:
+    """A module of `notebooks/workbook/`, whose folder is importable from then on.
+
+    Raises:
+        MogleError: the package was installed without the notebooks.
+    """
+    folder = Path(__file__).resolve().parents[1] / "notebooks"
+    if not (folder / "workbook").is_dir():
+        raise MogleError(f"{folder}: no notebooks there; expected a clone of the course, installed with pip install -e")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return import_module(f"workbook.{module}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CHECKING:
+        raise AttributeError(f"module 'mogle.course' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(from_workbook("checking"), name)
 
 
 @dataclass(frozen=True)
@@ -32,11 +59,8 @@ class Course:
 
     def schematic(self, *lit: str) -> None:
         """Display the map of the whole method with some parts lit; `notebooks/workbook/schematic.py` lists them."""
-        from mogle.course.figures import show
-
-        drawn, sample = from_workbook("schematic"), self.data / "portraits"
-        figure = drawn.schematic(*lit, mask=sample / "mask" / "22.png", face=sample / "face" / "22.jpg")
-        show(figure, alt=f"{drawn.ALT} Lit here: {', '.join(lit)}.")
+        sample = self.data / "portraits"
+        from_workbook("schematic").show_lit(*lit, mask=sample / "mask" / "22.png", face=sample / "face" / "22.jpg")
 
 
 def setup(seed: int = 0) -> Course:
@@ -64,6 +88,7 @@ def setup(seed: int = 0) -> Course:
 
         set_matplotlib_formats("retina")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    from_workbook("checking")
     torch.manual_seed(seed)
     np.random.seed(seed)
 

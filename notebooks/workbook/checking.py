@@ -11,7 +11,6 @@ import dis
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,23 +61,9 @@ class Exercise:
             self.checker(*answers)
 
 
-def from_workbook(module: str) -> Any:
-    """A module of `notebooks/workbook/`, where what belongs to single notebooks stands beside them.
-
-    Raises:
-        MogleError: the package was installed without the notebooks.
-    """
-    folder = Path(__file__).resolve().parents[2] / "notebooks"
-    if not (folder / "workbook").is_dir():
-        raise MogleError(f"{folder}: no notebooks there; expected a clone of the course, installed with pip install -e")
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    return import_module(f"workbook.{module}")
-
-
 def exercises() -> dict[str, Exercise]:
     """All exercises by their names, in the order of the notebooks."""
-    found: dict[str, Exercise] = from_workbook("exercises").EXERCISES
+    found: dict[str, Exercise] = import_module("workbook.exercises").EXERCISES
     return found
 
 

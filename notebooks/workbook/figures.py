@@ -85,7 +85,7 @@ def pixels(picture: Any) -> np.ndarray:
     if array.ndim == 2 or (array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3):
         return array
     found = f"a picture of shape {array.shape} and type {array.dtype}"
-    raise MogleError(f"{found}: expected one of those that mogle.course.figures.pixels lists")
+    raise MogleError(f"{found}: expected one of those that workbook.figures.pixels lists")
 
 
 def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndarray:

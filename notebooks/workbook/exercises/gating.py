@@ -11,9 +11,9 @@ import torch
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor
 
-from mogle.course.exercises import Exercise, Wrong
 from mogle.experts import DynamicGate, MoGLE, expert_bank
-from workbook.judging import advice, compare, loaded, same
+from workbook.checking import Exercise, Wrong
+from workbook.exercises.judging import advice, compare, loaded, same
 
 NOTEBOOK = "07_dynamic_gating"
 

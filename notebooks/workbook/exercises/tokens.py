@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from mogle.conditions import condition_images, pack_latents
-from mogle.course.exercises import Exercise, Wrong
-from mogle.course.tokens import Loader, loader_a, loader_b, loader_c
 from mogle.labels import DEMO_PALETTE, LABELS, PALETTE, save_mask
-from workbook.judging import compare, same
+from workbook.checking import Exercise, Wrong
+from workbook.exercises.judging import compare, same
+from workbook.inputs import Loader, loader_a, loader_b, loader_c
 
 NOTEBOOK = "02_from_mask_to_tokens"
 

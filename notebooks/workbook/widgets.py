@@ -52,7 +52,7 @@ def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices:
     """
     from IPython.display import display
 
-    from mogle.course.figures import bundle
+    from workbook.figures import bundle
 
     if find_spec("ipywidgets") is None:
         options = {name: list(v.values()) if hasattr(v, "items") else v for name, v in choices.items()}
@@ -73,7 +73,7 @@ def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices:
 def _png(picture: Image.Image | Figure) -> tuple[bytes, int]:
     """The picture, enlarged to about 384 px, or the figure as PNG; and the width at which it is shown."""
     if isinstance(picture, Figure):
-        from mogle.course import figures
+        from workbook import figures
 
         return figures.png(picture), int(figures.WIDTH * figures.DPI)
     file = io.BytesIO()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mogle.course.exercises import Wrong
+from workbook.checking import Wrong
 
 
 def same(found: Tensor, expected: Tensor) -> bool:
