@@ -6,9 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from mogle.assets.archive import unpack
-from mogle.assets.download import hub_cache, listing, offline, stream
-from mogle.assets.ledger import Asset, read_lock, verify, write_lock
+from mogle.assets.download import hub_cache, listing, stream
+from mogle.assets.ledger import Asset, verify, write_lock
 from mogle.errors import MogleError
 
 
@@ -34,20 +36,20 @@ def get(asset: Asset, source: Path | None = None, to: Path | None = None) -> Pat
         MogleError: it cannot be had, or is not what ledger, lock file or source say.
         OSError: the disk is full; nothing of it is left.
     """
-    folder, revision = to or place(asset), asset.revision or read_lock(asset)["revision"]
+    folder, offline = to or place(asset), constants.HF_HUB_OFFLINE
     if source is not None and not source.exists():
         raise MogleError(f"--from {source}: found nothing there, expected a zip, a file or a folder")
     if source is not None and folder is None:
         raise MogleError(f"{asset.name} goes into the Hub's cache; with --from give a folder too: --to FOLDER")
     if folder is None:
-        return hub_cache(asset, revision) if offline() else _download(asset, revision, None, Path())
+        return hub_cache(asset) if offline else _download(asset, None, Path())
     if asset.holds and folder.exists() and any(folder.iterdir()):
         return _layout(asset, folder, folder)
-    if source is None and offline():
-        source = folder if folder.exists() else hub_cache(asset, revision)
+    if source is None and offline:
+        source = folder if folder.exists() else hub_cache(asset)
     stage = folder.parent / f".{folder.name}.{asset.name}.part"  # on the same disk, so that moving is renaming
     try:
-        files = source or _download(asset, revision, folder, stage / "files")
+        files = source or _download(asset, folder, stage / "files")
         (_place_data if asset.holds else _place_weights)(asset, files, folder, stage)
     except Exception as error:
         if source is not None or isinstance(error, OSError):  # otherwise the next call goes on from what is there
@@ -57,30 +59,30 @@ def get(asset: Asset, source: Path | None = None, to: Path | None = None) -> Pat
     return folder
 
 
-def _download(asset: Asset, revision: str, folder: Path | None, files: Path) -> Path:
+def _download(asset: Asset, folder: Path | None, files: Path) -> Path:
     """Download what is not in `folder` into `files`, or all into the Hub's cache; verify it and write the lock file."""
-    found, remotes = listing(asset, revision)
+    revision, remotes = listing(asset)
     missing = [remote for remote in remotes if folder is None or not (folder / remote.name).is_file()]
     if folder is None:
-        files = hub_cache(asset, revision, [remote.name for remote in remotes])
+        files = hub_cache(asset, [remote.name for remote in remotes])
     files.mkdir(parents=True, exist_ok=True)
     needed, free = sum(remote.size for remote in missing), shutil.disk_usage(files).free
     if folder is not None and needed > free:
         raise MogleError(f"{asset.name} takes {needed:,} bytes, and {free:,} are free at {folder.parent}")
     seen = {}
     for remote in remotes:
-        path = files / remote.name if folder is None or remote in missing else folder / remote.name
+        path = (files if remote in missing else folder or files) / remote.name
         if not path.is_file():
             stream(asset, remote, path)
         try:
             seen[remote.name] = verify(asset, remote.name, path, size=remote.size, sha256=remote.sha256)
         except MogleError as error:
-            if remote in missing:
-                path.resolve().unlink()  # in the Hub's cache it is a link
-                path.unlink(missing_ok=True)
-            what = "it was removed, nothing was put in place" if remote in missing else "move it away and try again"
-            raise MogleError(f"{error}; {what}") from error
-    write_lock(asset, found, seen)
+            if remote not in missing:
+                raise MogleError(f"{error}; move it away and try again") from error
+            path.resolve().unlink()  # in the Hub's cache it is a link
+            path.unlink(missing_ok=True)
+            raise MogleError(f"{error}; it was removed, nothing was put in place") from error
+    write_lock(asset, revision, seen)
     return files
 
 
