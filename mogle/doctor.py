@@ -165,18 +165,18 @@ def _notebooks(facts: Facts) -> Iterator[Row]:
 
 def look() -> Facts:
     """The facts of this machine; takes about as long as importing torch."""
-    from huggingface_hub import constants
-    from packaging.requirements import Requirement
-
     machine = measure()
     with warnings.catch_warnings(action="ignore", category=MogleWarning):  # said in the table instead
         hide_broken()
     own = next(iter(metadata.distributions(name="face-mogle")), None)
     requires = [f"python{own.metadata['Requires-Python'] or ''}", *(own.requires or [])] if own else ["face-mogle"]
-    names = {Requirement(text).name.lower() for text in requires}
+    names = {re.split(r"[^\w.-]", text)[0].lower() for text in requires}
     versions = {name: found.version for name in names for found in reversed([*metadata.distributions(name=name)])}
     versions["python"] = platform.python_version()
-    hub, token = Path(constants.HF_HUB_CACHE), Path(constants.HF_TOKEN_PATH)  # the latter is never opened
+    # The Hub's folders by its own rules; asked of the environment, so that nothing has to be imported.
+    home = _folder("HF_HOME", _folder("XDG_CACHE_HOME", Path("~/.cache")) / "huggingface")
+    hub = _folder("HF_HUB_CACHE", home / "hub")
+    token = _folder("HF_TOKEN_PATH", home / "token")  # never opened
     copies = [*(hub / f"models--{FLUX.replace('/', '--')}" / "snapshots").glob("*"), Path("checkpoints/FLUX.1-dev")]
     whole = [str(copy) for copy in copies if any((copy / "transformer").glob("*.safetensors"))]
     roots = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
@@ -190,6 +190,10 @@ def look() -> Facts:
         notebooks={name: ("base", *re.findall(r"\bcourse\.(\w+)", text)) for name, text in notebooks.items()},
         shipped=tuple(name for name, folder in _SHIPPED.items() if (root / folder).is_dir()),
     )  # fmt: skip
+
+
+def _folder(variable: str, otherwise: Path) -> Path:
+    return Path(os.environ.get(variable) or otherwise).expanduser()
 
 
 def _free_gib(folder: Path) -> float:

@@ -76,7 +76,7 @@ def test_mistakes_are_one_line_and_exit_with_2(mogle, arguments, message):
 
 
 def test_mirror_and_offline_mode_are_those_of_the_environment(server):
-    server.files = {name: b"x" for name in ("pytorch_lora_weights.safetensors", "mogle.pt")}
+    server.files = dict.fromkeys(("pytorch_lora_weights.safetensors", "mogle.pt"), b"x")
     command = [sys.executable, "-m", "mogle", "weights", "get", "face-mogle"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HF_ENDPOINT": server.url}
     for offline, to in (("0", "one"), ("1", "one"), ("1", "two")):
