@@ -63,12 +63,11 @@ class Tier:
     def cost(self) -> str:
         """One line to print before anything loads."""
         transformer, t5 = (form.replace("none", self.dtype) for form in (self.quantise, self.quantise_text))
-        return (
-            f"tier {self.name}: {self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}, "
-            f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps: {self.peak_gib:.1f} GiB "
-            f"of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch, {self.disk_gib:g} GiB of disk "
-            "(estimates, not measured)"
-        )
+        held = f"{self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}"
+        drawn = f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps"
+        takes = f"{self.peak_gib:.1f} GiB of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch"
+        disk = f"{self.disk_gib:g} GiB of disk (estimates, not measured)"
+        return f"tier {self.name}: {held}, {drawn}: {takes}, {disk}"
 
 
 #: From the smallest to the largest; GPUs show a little less memory than their names say. Peak memory is the weights, or

@@ -38,12 +38,9 @@ def hide_broken() -> None:
             del sys.modules[loaded]
         sys.modules[name] = None  # type: ignore[assignment]  # find_spec and import now say that it is not there
         package = name.replace("_", "-")
-        warnings.warn(
-            f"{name} is installed and does not load ({reason}); going on without it. To mend it: "
-            f"pip uninstall -y {package}, or install the {package} that fits torch {_version('torch')}",
-            MogleWarning,
-            stacklevel=2,
-        )
+        mend = f"pip uninstall -y {package}, or install the {package} that fits torch {_version('torch')}"
+        what = f"{name} is installed and does not load ({reason}); going on without it. To mend it: {mend}"
+        warnings.warn(what, MogleWarning, stacklevel=2)
 
 
 def _trouble(name: str, oldest: str | None) -> str:

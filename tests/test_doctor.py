@@ -188,12 +188,9 @@ def test_this_machine_by_command_and_as_json(tmp_path):
 def test_facts_of_this_machine(tmp_path, monkeypatch):
     """The Hub's cache as it is laid out; a token on the disk is seen and not read."""
     (home := tmp_path / "home").mkdir()
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub")
-    )  # as HF_HOME sets them at the start
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setenv("HF_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("no network"))
     import torch  # noqa: F401  # what it takes to import does not count

@@ -86,8 +86,10 @@ def _gather(asset: Asset, source: Path | None, folder: Path | None, files: Path)
     for remote in remotes:
         path = (files if remote in missing else folder) / remote.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            shutil.copyfile(remote.url, path) if source else _stream(asset, remote, path)
+        if source is not None and not path.is_file():
+            shutil.copyfile(remote.url, path)
+        elif not path.is_file():
+            _stream(asset, remote, path)
         try:
             seen[remote.name] = verify(asset, remote.name, path, size=remote.size, sha256=remote.sha256)
         except MogleError as error:
@@ -134,7 +136,7 @@ def _layout(asset: Asset, folder: Path, where: Path) -> Path:
 
 
 class Remote(NamedTuple):
-    """A file at its source: its name within the asset, its address, size (0: unknown) and hash (empty: unknown)."""
+    """A file at its source: its name within the asset, its address or path, size (0: unknown), hash (empty: unknown)."""
 
     name: str
     url: str
