@@ -136,7 +136,7 @@ def _layout(asset: Asset, folder: Path, where: Path) -> Path:
 
 
 class Remote(NamedTuple):
-    """A file at its source: its name within the asset, its address or path, size (0: unknown), hash (empty: unknown)."""
+    """A file at its source: its name within the asset, address or path, size (0: unknown) and hash (empty: unknown)."""
 
     name: str
     url: str
