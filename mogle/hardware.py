@@ -1,8 +1,8 @@
 """What a machine has, and the tiers: one row of data for each size of machine that the project is meant for.
 
 A tier says how FLUX.1-dev, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
-the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by the formulas
-below; none has been measured.
+the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by arithmetic, to
+which a test holds them; none has been measured.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from mogle.errors import MogleError
 
 GIB = 2**30
 FLUX = "black-forest-labs/FLUX.1-dev"
-#: How many numbers FLUX.1-dev's transformer, T5, and CLIP with VAE hold; how many bytes each number takes in a form.
-PARAMETERS = (11.90e9, 4.76e9, 0.21e9)
-BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Tier:
-    """How pictures are made on a machine of some size, and what that takes."""
+    """How pictures are made on a machine of some size, and what that takes; where nothing is said, with FLUX.1-dev."""
 
     name: str
     dtype: str
@@ -45,14 +42,14 @@ class Tier:
     quantise: str = "none"  # of the transformer
     quantise_text: str = "none"  # of T5
     offload: str = "none"  # one of `mogle.checkpoints.OFFLOADS`
-    base: str | None = None  # Hub name; None is the shipped tiny FLUX
+    base: str | None = FLUX  # Hub name; None is the shipped tiny FLUX
     batch: int = 1  # pictures at a time
     steps: int = 28
     needs_gib: float = 0.0  # GPU memory from which on the tier is picked; 0 for none
     gpus: str = ""  # regular expression for the GPU's name, "" for any
-    system_gib: float = 4.0
-    disk_gib: float = 2.0  # for weights that are downloaded
-    peak_gib: float = 1.0  # of GPU memory while sampling; of system memory where there is no GPU
+    system_gib: float = 36.0  # weights pass through it, quantised ones piece by piece
+    disk_gib: float = 34.0  # for weights that are downloaded
+    peak_gib: float = 32.9  # of GPU memory while sampling; of system memory where there is no GPU
     minutes: float = 0.1  # for one batch, without loading
 
     def misfit(self, machine: Machine) -> str:
@@ -63,43 +60,25 @@ class Tier:
         wants = f"needs {self.gpus or 'a GPU'}, {self.needs_gib:g} GiB{', bfloat16' * bf16}"
         return f"{wants}; found {machine.gpu or 'no GPU'}, {machine.gpu_gib:.1f} GiB{', bfloat16' * machine.bf16}"
 
-    def forms(self) -> tuple[str, str]:
-        """What the numbers of the transformer and of T5 are held in."""
-        return self.quantise.replace("none", self.dtype), self.quantise_text.replace("none", self.dtype)
-
     def cost(self) -> str:
         """One line to print before anything loads."""
-        transformer, t5 = self.forms()
-        return (
-            f"tier {self.name}: {self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}, "
-            f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps: {self.peak_gib:.1f} GiB "
-            f"of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch, {self.disk_gib:g} GiB of disk "
-            "(estimates, not measured)"
-        )
+        transformer, t5 = (form.replace("none", self.dtype) for form in (self.quantise, self.quantise_text))
+        held = f"{self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}"
+        drawn = f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps"
+        takes = f"{self.peak_gib:.1f} GiB of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch"
+        disk = f"{self.disk_gib:g} GiB of disk (estimates, not measured)"
+        return f"tier {self.name}: {held}, {drawn}: {takes}, {disk}"
 
 
-def _flux(rate: float, tier: Tier) -> Tier:
-    """A row for FLUX.1-dev, its memory and time filled in.
-
-    Memory is the weights, or under offloading "model" the largest network's, and 1.5 GiB of activations for 512 px.
-    Time is 2 operations for each parameter and token in each step; `rate` is how many operations a second (1e12) such
-    a GPU is taken to keep up, about 40 % of what its maker names.
-    """
-    weights = [count * BYTES[form] / GIB for count, form in zip(PARAMETERS, (*tier.forms(), tier.dtype), strict=True)]
-    peak = (max(weights) if tier.offload == "model" else sum(weights)) + tier.batch * 1.5 * (tier.size / 512) ** 2
-    tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
-    minutes = 2 * PARAMETERS[0] * tokens * tier.steps * tier.batch / (rate * 1e12) / 60
-    system = 36.0 if tier.quantise == "none" else 12.0  # weights pass through it, quantised ones piece by piece
-    return replace(tier, base=FLUX, peak_gib=peak, minutes=minutes, disk_gib=34.0, system_gib=system)
-
-
-#: From the smallest to the largest; GPUs show a little less memory than their names say.
+#: From the smallest to the largest; GPUs show a little less memory than their names say. Peak memory is the weights, or
+#: under offloading "model" the largest network's, and 1.5 GiB of activations for 512 px. Time is 2 operations for each
+#: parameter and token in each step, at 20, 45, 125 and 400 (1e12) a second: about 40 % of what the GPUs' maker names.
 _ROWS = (
-    Tier("tiny", "fp32", 128),
-    _flux(20, Tier("t4", "fp16", 256, "nf4", "nf4", "model", needs_gib=14)),
-    _flux(45, Tier("l4", "bf16", 512, "nf4", "int8", needs_gib=20)),
-    _flux(125, Tier("a100", "bf16", 512, needs_gib=38)),
-    _flux(400, Tier("h100", "bf16", 512, needs_gib=75, gpus="H100|H200|H800|B200")),
+    Tier("tiny", "fp32", 128, base=None, system_gib=4.0, disk_gib=2.0, peak_gib=1.0),
+    Tier("t4", "fp16", 256, "nf4", "nf4", "model", needs_gib=14, system_gib=12.0, peak_gib=6.6, minutes=0.57),
+    Tier("l4", "bf16", 512, "nf4", "int8", needs_gib=20, system_gib=12.0, peak_gib=12.6, minutes=0.63),
+    Tier("a100", "bf16", 512, needs_gib=38, minutes=0.23),
+    Tier("h100", "bf16", 512, needs_gib=75, gpus="H100|H200|H800|B200", minutes=0.071),
 )
 TIERS = {tier.name: tier for tier in _ROWS}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import sys
 import warnings
 from importlib.abc import MetaPathFinder
@@ -32,48 +31,39 @@ def hide_broken() -> None:
         MogleWarning: what is broken, why, and the command that mends it.
     """
     for name, oldest in NEIGHBOURS.items():
-        if name in sys.modules or importlib.util.find_spec(name) is None:
-            continue
-        if (reason := _trouble(name, oldest)) is None:
+        if name in sys.modules or importlib.util.find_spec(name) is None or not (reason := _trouble(name, oldest)):
             continue
         broken[name] = reason
         for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
             del sys.modules[loaded]
         sys.modules[name] = None  # type: ignore[assignment]  # find_spec and import now say that it is not there
         package = name.replace("_", "-")
-        warnings.warn(
-            f"{name} is installed and does not load ({reason}); going on without it. To mend it: "
-            f"pip uninstall -y {package}, or install the {package} that fits torch {_version('torch')}",
-            MogleWarning,
-            stacklevel=2,
-        )
+        mend = f"pip uninstall -y {package}, or install the {package} that fits torch {_version('torch')}"
+        what = f"{name} is installed and does not load ({reason}); going on without it. To mend it: {mend}"
+        warnings.warn(what, MogleWarning, stacklevel=2)
 
 
-def _trouble(name: str, oldest: str | None) -> str | None:
-    """Why a package cannot be used, in one line, or None."""
-    if oldest is not None and _numbers(_version(name)) < _numbers(oldest):
-        return f"version {_version(name)}; peft needs at least {oldest}"
+def _trouble(name: str, oldest: str | None) -> str:
+    """Why a package cannot be used, in one line; empty where it can."""
+    from packaging.version import Version
+
     try:
+        if oldest and Version(_version(name)) < Version(oldest):
+            return f"version {_version(name)}; peft needs at least {oldest}"
         with warnings.catch_warnings(action="ignore"):
             importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # a broken package raises anything, SystemExit too
-        if isinstance(error, KeyboardInterrupt):
-            raise
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    return None
+    return ""
 
 
 def _version(name: str) -> str:
+    """The version of a package, 0 where it does not say."""
     from importlib import metadata
 
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    return next((found.version for found in metadata.distributions(name=name)), "0")
 
 
 class _Announced(MetaPathFinder):
@@ -87,6 +77,5 @@ class _Announced(MetaPathFinder):
 
 def announce() -> None:
     """Have the check run when the first of `LIBRARIES` is imported; nothing, where one is loaded already."""
-    known = any(isinstance(finder, _Announced) for finder in sys.meta_path)
-    if not known and not any(name in sys.modules for name in LIBRARIES):
+    if not any(name in sys.modules for name in LIBRARIES):
         sys.meta_path.insert(0, _Announced())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from mogle.errors import MogleError, MogleWarning
-from mogle.labels import nearest_size, resize_labels
+from mogle.labels import decode_mask, nearest_size, resize_labels
 from mogle.pictures import same_aspect
 from mogle.provenance import Recipe, read_picture, save_picture
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-    from PIL import Image
 
     from mogle.datasets import FaceDataset
     from mogle.pipeline import FaceMoGLEPipeline
 
+#: Height and width in pixels, 0 for what the base was trained at.
+Size = tuple[int, int]
 #: Draws recipes that agree in all but prompt, mask and seed: `run`, or a variant of it.
-Run = Callable[["FaceMoGLEPipeline", Sequence[Recipe]], "list[Image.Image]"]
+Run = Callable[["FaceMoGLEPipeline", Sequence[Recipe]], list[Image.Image]]
 #: What must be the same for a picture that is there to be kept, besides its recipe.
 _WEIGHTS = ("base_sha256", "adapter_sha256", "without")
 
@@ -55,10 +56,35 @@ class Settings:
     origin: Mapping[str, str] | None = None
     mask_guidance: float = 1.0
     seed: int = 0
+    size: Size = (0, 0)
 
-    def recipe(self, prompt: str | None, mask: np.ndarray | None, seed: int, size: tuple[int, int] = (0, 0)) -> Recipe:
-        """A recipe with these settings; size (height, width) in pixels, 0 for what the base was trained at."""
-        return Recipe(prompt, mask, seed, self.steps, self.guidance, self.strength, *size, self.mask_guidance)
+    def recipe(self, prompt: str | None, mask: np.ndarray | None, seed: int, size: Size | None = None) -> Recipe:
+        """A recipe with these settings, or at another size."""
+        sides = size or self.size
+        return Recipe(prompt, mask, seed, self.steps, self.guidance, self.strength, *sides, self.mask_guidance)
+
+
+def paired(
+    prompts: Sequence[str], masks: Sequence[Path], seeds: Sequence[int], settings: Settings, labels: str = "celebamask"
+) -> list[Recipe]:
+    """Prompts, mask files and seeds in order, a single one with all of the others -> recipes, not yet at their size.
+
+    Raises:
+        MogleError: neither prompt nor mask, numbers that do not go together, a mask of background alone.
+    """
+    if not prompts and not masks:
+        raise MogleError("found neither --prompt nor --mask, expected at least one of them")
+    lists: dict[str, Sequence[Any]] = {"prompt": prompts or [None], "mask": masks or [None], "seed": seeds or [0]}
+    number = max(map(len, lists.values()))
+    if any(len(values) not in (1, number) for values in lists.values()):
+        found = ", ".join(f"{len(values)} --{name}" for name, values in lists.items() if len(values) > 1)
+        raise MogleError(f"found {found}; expected equal numbers, or a single one that goes with all")
+    maps = {path: decode_mask(path, labels=labels) for path in dict.fromkeys(masks)}
+    if empty := [path for path, label_map in maps.items() if not label_map.any()]:
+        what = "found nothing but background, expected a face"
+        raise MogleError(f"{empty[0]}: {what}; leave the mask out for text alone")
+    each = [[*values] * (number // len(values)) for values in lists.values()]
+    return [settings.recipe(prompt, maps.get(path), seed) for prompt, path, seed in zip(*each, strict=True)]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -73,7 +99,7 @@ def check_recipe(recipe: Recipe) -> None:
         raise MogleError(f"--steps {recipe.steps}: expected 1 to 1000")
     for name in ("guidance", "strength", "mask_guidance"):
         value = getattr(recipe, name)
-        if not (math.isfinite(value) and value >= 0):
+        if not 0 <= value < math.inf:  # nor NaN
             raise MogleError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
     for side in (recipe.height, recipe.width):
         if side % 16 or not 0 <= side <= 4096:
@@ -82,9 +108,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 def check_writable(folder: Path) -> None:
     """Refuses an output folder that could not be made or written, without making it yet."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
     if not existing.is_dir():
         raise MogleError(f"--output-dir {folder}: found a file at {existing}, expected a folder")
     if not os.access(existing, os.W_OK):
@@ -103,18 +127,16 @@ def sized(recipe: Recipe, pipe: FaceMoGLEPipeline, fit: str | None = None) -> Re
     Warns:
         MogleWarning: the mask is not square: at which size it is drawn.
     """
-    side = pipe.default_sample_size * pipe.vae_scale_factor
+    side, mask = pipe.default_sample_size * pipe.vae_scale_factor, recipe.mask
     height, width = recipe.height or side, recipe.width or side
-    if recipe.mask is None:
-        return replace(recipe, height=height, width=width)
-    if not recipe.height and not same_aspect(recipe.mask.shape, (side, side)) and fit is None:
-        rows, columns = recipe.mask.shape
-        height, width = nearest_size((rows, columns), 2 * pipe.vae_scale_factor, side**2)
-        warnings.warn(
-            f"masks of {columns}x{rows} pixels are drawn at {width}x{height}; --size sets another", MogleWarning
-        )
-        fit = "crop"  # what is left over where no multiple of the unit has quite the mask's shape
-    return replace(recipe, height=height, width=width, mask=resize_labels(recipe.mask, (height, width), fit))
+    if mask is not None:
+        if not recipe.height and not same_aspect(mask.shape, (side, side)) and fit is None:
+            height, width = nearest_size(mask.shape, 2 * pipe.vae_scale_factor, side**2)
+            found = f"{mask.shape[1]}x{mask.shape[0]}"
+            warnings.warn(f"masks of {found} pixels are drawn at {width}x{height}; --size sets another", MogleWarning)
+            fit = "crop"  # what is left over where no multiple of the unit has quite the mask's shape
+        mask = resize_labels(mask, (height, width), fit)
+    return replace(recipe, height=height, width=width, mask=mask)
 
 
 def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> list[Image.Image]:
@@ -129,19 +151,13 @@ def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> li
         inputs["prompt"] = [recipe.prompt for recipe in recipes]
     if any(recipe.mask is not None for recipe in recipes) and "condition_tokens" not in inputs:
         inputs["mask"] = [recipe.mask for recipe in recipes]
+    inputs |= {"height": one.height, "width": one.width, "num_inference_steps": one.steps}
+    inputs |= {"guidance_scale": one.guidance, "conditioning_scale": one.strength, "mask_guidance": one.mask_guidance}
+    # on the CPU: the same noise on every device
+    inputs["generator"] = [torch.Generator().manual_seed(recipe.seed) for recipe in recipes]
     with warnings.catch_warnings():  # what there is to say of a mask was said when it was read
         warnings.filterwarnings("ignore", "mask: ", MogleWarning)
-        return pipe(
-            **inputs,
-            height=one.height,
-            width=one.width,
-            num_inference_steps=one.steps,
-            guidance_scale=one.guidance,
-            conditioning_scale=one.strength,
-            mask_guidance=one.mask_guidance,
-            # on the CPU: the same noise on every device
-            generator=[torch.Generator().manual_seed(recipe.seed) for recipe in recipes],
-        ).images
+        return pipe(**inputs).images
 
 
 def draw(
@@ -161,12 +177,15 @@ def draw(
     mine = range(share[0], len(files), share[1])
     todo = [i for i in mine if not files[i].exists()]
     for i in sorted(set(mine) - set(todo)):
-        _check_made(files[i], recipe_of(i), origin)
+        _, found, made_by = read_picture(files[i])
+        different = recipe_of(i).differences(found) + [key for key in _WEIGHTS if made_by.get(key) != origin.get(key)]
+        if different:
+            what = f"{files[i]}: made with another {', '.join(different)}"
+            raise MogleError(f"{what}; choose an empty folder, or delete {files[i].parent}")
     pipe.set_progress_bar_config(disable=True)  # one bar for all, not one for each batch
-    quiet = share[0] > 0 or not sys.stderr.isatty()
+    quiet = True if share[0] else None  # None: quiet where stderr is no terminal
     with tqdm(total=len(mine), initial=len(mine) - len(todo), desc=title, unit=" pictures", disable=quiet) as bar:
-        for start in range(0, len(todo), batch):
-            chunk = todo[start : start + batch]
+        for chunk in (todo[start : start + batch] for start in range(0, len(todo), batch)):
             recipes = [recipe_of(i) for i in chunk]
             for i, recipe, picture in zip(chunk, recipes, run(pipe, recipes), strict=True):
                 save_picture(files[i], picture, recipe, dict(origin))
@@ -176,32 +195,52 @@ def draw(
 
 def draw_dataset(
     pipe: FaceMoGLEPipeline, dataset: FaceDataset, settings: Settings, folder: Path, origin: Mapping[str, str], *,
-    size: tuple[int, int] = (0, 0), only: str | None = None, count: int | None = None, share: tuple[int, int] = (0, 1),
-    fit: str | None = None,
+    state: PartialState, only: str | None = None, count: int | None = None, fit: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Draws each sample's mask and first caption, or "prompt" or "mask" `only`, as folder/ID.png.
 
-    As in the reference's testing. One at a time: samples may differ in size. Returns and raises what `draw` does.
+    As in the reference's testing. One at a time: samples may differ in size. Returns and raises what `draw` does, after
+    all processes have drawn their share.
     """
 
     def recipe_of(index: int) -> Recipe:
         prompt = None if only == "mask" else dataset.captions(index)[0]
         mask = None if only == "prompt" else dataset.label_map(index)
-        return sized(settings.recipe(prompt, mask, seed_of(dataset.ids[index], settings.seed), size), pipe, fit)
+        return sized(settings.recipe(prompt, mask, seed_of(dataset.ids[index], settings.seed)), pipe, fit)
 
     files = [folder / f"{name}.png" for name in dataset.ids[:count]]
     with warnings.catch_warnings():
         warnings.simplefilter("default", MogleWarning)  # once, not for each sample
-        return draw(pipe, files, recipe_of, origin, share=share)
+        done = draw(pipe, files, recipe_of, origin, share=(state.process_index, state.num_processes))
+    state.wait_for_everyone()
+    return done
 
 
-def _check_made(path: Path, recipe: Recipe, origin: Mapping[str, str]) -> None:
-    _, found, made_by = read_picture(path)
-    different = recipe.differences(found) + [key for key in _WEIGHTS if made_by.get(key) != origin.get(key)]
-    if different:
-        raise MogleError(
-            f"{path}: made with another {', '.join(different)}; choose an empty folder, or delete {path.parent}"
-        )
+def draw_next(
+    pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], folder: Path, origin: Mapping[str, str]
+) -> dict[Path, Image.Image]:
+    """Draws recipes at their final size into `0000.png`, `0001.png`, ..., from the first free number on.
+
+    One at a time, so that a picture does not depend on what was made beside it; written when all have succeeded.
+    """
+    pipe.set_progress_bar_config(disable=None)  # that is, where stderr is no terminal
+    pictures = [run(pipe, [recipe])[0] for recipe in recipes]
+    taken = [int(path.stem) for path in folder.glob("[0-9]*.png") if path.stem.isdigit()]
+    made = {folder / f"{number:04d}.png": one for number, one in enumerate(pictures, start=max(taken, default=-1) + 1)}
+    for recipe, (path, picture) in zip(recipes, made.items(), strict=True):
+        save_picture(path, picture, recipe, dict(origin))
+    return made
+
+
+def compare_pictures(then: Image.Image, now: Image.Image) -> str:
+    """Whether two pictures are the same, in words."""
+    before, after = np.asarray(then.convert("RGB"), dtype=int), np.asarray(now.convert("RGB"), dtype=int)
+    if before.shape != after.shape:
+        return f"a picture of another size: {after.shape[:2]}, was {before.shape[:2]}"
+    difference = np.abs(before - after)
+    if not difference.any():
+        return "the same picture, bit for bit"
+    return f"not the same bits: {(difference > 0).mean():.2%} of the values differ, by {difference.max()}/255 at most"
 
 
 def processes(device: str | None) -> tuple[PartialState, str]:

@@ -14,7 +14,7 @@ import pytest
 from mogle.cli import app
 from mogle.doctor import Facts, as_text, diagnose, look, report
 from mogle.errors import MogleError
-from mogle.hardware import FLUX, GIB, PARAMETERS, TIERS, Machine, best_tier
+from mogle.hardware import FLUX, GIB, TIERS, Machine, best_tier
 from mogle.training.settings import load_train_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,12 +70,22 @@ def test_tiers_agree_with_the_settings_for_training():
         assert settings.size in (None, tier.size)
 
 
-def test_memory_by_arithmetic():
+def test_memory_and_minutes_by_arithmetic():
     numbers = 11_901_408_320  # FLUX.1-dev's transformer, counted on the meta device in tests/training
-    assert abs(numbers / PARAMETERS[0] - 1) < 0.001
-    for tier in list(TIERS.values())[1:]:
-        byte = {"none": 2, "nf4": 0.5625}[tier.quantise]
-        assert numbers * byte / GIB < tier.peak_gib < tier.needs_gib
+    counts = (numbers, 4.76e9, 0.21e9)  # then T5, and CLIP with the VAE
+    size_of = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}  # bytes for each number
+    rates = {"t4": 20e12, "l4": 45e12, "a100": 125e12, "h100": 400e12}  # operations a second
+    for name, rate in rates.items():
+        tier = TIERS[name]
+        forms = [form.replace("none", tier.dtype) for form in (tier.quantise, tier.quantise_text, tier.dtype)]
+        weights = [count * size_of[form] / GIB for count, form in zip(counts, forms, strict=True)]
+        held = max(weights) if tier.offload == "model" else sum(weights)
+        assert tier.peak_gib == pytest.approx(held + tier.batch * 1.5 * (tier.size / 512) ** 2, abs=0.06)
+        assert weights[0] < tier.peak_gib < tier.needs_gib
+        tokens = 512 + 2 * tier.size**2 // 256  # text, picture and condition
+        minutes = 2 * numbers * tokens * tier.steps * tier.batch / rate / 60
+        assert tier.minutes == pytest.approx(minutes, rel=0.02) and tier.disk_gib == 34
+        assert tier.system_gib == (36 if tier.quantise == "none" else 12)
         line = tier.cost()
         assert "\n" not in line and f"{tier.peak_gib:.1f} GiB" in line and "not measured" in line and FLUX in line
     assert "tiny FLUX" in TIERS["tiny"].cost()

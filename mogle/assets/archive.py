@@ -14,7 +14,8 @@ from mogle.errors import MogleError
 
 #: Pictures do not shrink in a zip and sentences about tenfold. More is a bomb, unless it is small.
 RATIO, SMALL, TOTAL = 100, 1 << 20, 500 << 30
-_UTF8_FLAG, _ENCRYPTED_FLAG = 0x800, 0x1
+#: What cannot be a path inside the folder: absolute, with a drive, with "..", with backslashes or control characters.
+_NO_PATH = re.compile(r"^$|^/|^[A-Za-z]:|\\|(^|/)\.\.?(/|$)|//|[\x00-\x1f]")
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -27,61 +28,44 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     from tqdm import tqdm
 
-    where, whole = "it", False
+    where = "it"
     try:
-        with zipfile.ZipFile(archive) as opened:
-            for info, name in tqdm(_plan(archive, opened.infolist()), desc=archive.name, disable=None):
-                where, info.filename = f"the entry {name!r}", name
+        # Many packers write UTF-8 without the flag that says so.
+        with zipfile.ZipFile(archive, metadata_encoding="utf-8") as opened:
+            _check(archive, opened.infolist())
+            for info in tqdm(opened.infolist(), desc=archive.name, disable=None):
+                where = f"the entry {info.filename!r}"
                 opened.extract(info, folder)
-        whole = True
-    except UnicodeDecodeError as error:
-        raise MogleError(f"{archive}: refused, the name {error.object!r} in it is not UTF-8; pack it again") from error
-    except Exception as error:  # damage shows as an error of nearly any kind, a full disk as OSError with a number
-        if isinstance(error, MogleError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        full = getattr(error, "errno", None) not in (None, errno.EINVAL)  # a disk; damage shows in nearly any other way
+        if full or isinstance(error, MogleError) or not isinstance(error, Exception):
             raise
-        raise MogleError(f"{archive}: {where} is damaged or no zip of a known kind ({error}); get it again") from error
-    finally:
-        if not whole:
-            shutil.rmtree(folder, ignore_errors=True)
+        why = f"{where} is damaged or no zip of a known kind ({error}); get it again"
+        if isinstance(error, UnicodeDecodeError):
+            why = f"refused, the name {error.object!r} in it is not UTF-8; pack it again"
+        raise MogleError(f"{archive}: {why}") from error
 
 
-def _plan(archive: Path, entries: list[zipfile.ZipInfo]) -> list[tuple[zipfile.ZipInfo, str]]:
-    """(entry, path inside the folder) for each entry of a zip that may be unpacked."""
-    plan: list[tuple[zipfile.ZipInfo, str]] = []
-    taken: dict[str, bool] = {}  # name as a forgiving file system compares it -> is a folder
+def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuses a zip with an entry that a zip of pictures has no use for."""
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
     for info in entries:
-        name = _name(info)
-        if trouble := _trouble(info, name):
-            raise MogleError(f"{archive}: refused, the entry {name!r} {trouble}; nothing was unpacked")
-        key = unicodedata.normalize("NFC", name).casefold().rstrip("/")
-        above = [str(parent) for parent in PurePosixPath(key).parents][:-1]
-        if (key in taken and not (info.is_dir() and taken[key])) or any(taken.get(parent) is False for parent in above):
-            raise MogleError(f"{archive}: refused, the entry {name!r} is there twice; nothing was unpacked")
-        taken |= {**dict.fromkeys(above, True), key: info.is_dir()}
-        plan.append((info, name))
+        name, mode, size, packed = info.orig_filename, info.external_attr >> 16, info.file_size, info.compress_size
+        path = PurePosixPath(unicodedata.normalize("NFC", name).casefold())  # as a forgiving file system compares it
+        troubles = {
+            "leads out of the folder or has no plain name": _NO_PATH.search(name),
+            "is a link": stat.S_ISLNK(mode),
+            "is neither file nor folder": stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR),
+            "is encrypted": info.flag_bits & 1,
+            f"would unpack from {packed:,} to {size:,} bytes (a zip bomb?)": size > max(SMALL, RATIO * packed),
+            "is there twice": files & {path, *path.parents} or (path in folders and not info.is_dir()),
+        }
+        if found := [trouble for trouble, is_so in troubles.items() if is_so]:
+            raise MogleError(f"{archive}: refused, the entry {name!r} {found[0]}; nothing was unpacked")
+        (folders if info.is_dir() else files).add(path)
+        folders.update(path.parents)
     total = sum(info.file_size for info in entries)
     if total > min(RATIO * archive.stat().st_size + SMALL, TOTAL):
         raise MogleError(f"{archive}: refused, it would unpack to {total:,} bytes (a zip bomb?); nothing was unpacked")
-    return plan
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    """An entry's name. Many packers write UTF-8 without the flag that says so, which Python reads as code page 437."""
-    name = info.orig_filename
-    return name if info.flag_bits & _UTF8_FLAG else name.encode("cp437").decode("utf-8")
-
-
-def _trouble(info: zipfile.ZipInfo, name: str) -> str | None:
-    """Why an entry is not unpacked, or None."""
-    mode = info.external_attr >> 16
-    if re.search(r"^/|^[A-Za-z]:|\\|(^|/)\.\.?(/|$)|//|[\x00-\x1f]", name) or not name:
-        return "leads out of the folder or has no plain name"
-    if stat.S_ISLNK(mode):
-        return "is a link"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is neither file nor folder"
-    if info.flag_bits & _ENCRYPTED_FLAG:
-        return "is encrypted"
-    if info.file_size > max(SMALL, RATIO * info.compress_size):
-        return f"would unpack from {info.compress_size:,} to {info.file_size:,} bytes (a zip bomb?)"
-    return None

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from mogle.errors import MogleError
 from mogle.files import atomic_write
@@ -20,20 +20,18 @@ from mogle.files import atomic_write
 LEDGER = Path(__file__).resolve().parents[1] / "assets.toml"
 
 
-class File(BaseModel):
+class File(BaseModel, extra="forbid", frozen=True):
     """A file of an asset, or several by a pattern. Of `names` the first that the source has is taken."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     names: tuple[str, ...]
     size: int
     sha256: str
     optional: bool = False
 
 
-class Asset(BaseModel):
+class Asset(BaseModel, extra="forbid", frozen=True):
     """An entry of the ledger; the head of assets.toml says what each field means."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     kind: Literal["weights", "data"]
     title: str

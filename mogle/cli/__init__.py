@@ -23,12 +23,11 @@ class _Group(TyperGroup):
     The exit code is 2 for what the user can put right, 1 for what the machine refuses.
     """
 
-    def main(self, args: Any = None, prog_name: Any = None, *rest: Any, **options: Any) -> Any:
-        options["standalone_mode"] = False
+    def main(self, *args: Any, **options: Any) -> Any:
         with warnings.catch_warnings():
             _quiet()
             try:
-                code = super().main(args, prog_name, *rest, **options)
+                code = super().main(*args, **{**options, "standalone_mode": False})
             except MogleError as error:
                 _fail(str(error), 2)
             except OSError as error:  # a full disk, no permission, a download that failed
@@ -67,12 +66,8 @@ def _start() -> None:
     """Face-MoGLE: a face from a mask and a sentence."""
 
 
-generate.register(app)
-evaluate.register(app)
-data.register(app)
-weights.register(app)
-doctor.register(app)
-training.register(app)
+for room in (generate, evaluate, data, weights, doctor, training):
+    room.register(app)
 with suppress(MogleError):  # installed without the notebooks
     from_workbook("command").register(app)
 

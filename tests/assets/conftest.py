@@ -92,10 +92,11 @@ def server(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     made = Server()
-    monkeypatch.setenv("HF_ENDPOINT", made.url)
+    monkeypatch.setattr(constants, "ENDPOINT", made.url)  # what HF_ENDPOINT sets when a process starts
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("MOGLE_ASSETS_LOCK", str(tmp_path / "lock" / "assets.json"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
@@ -122,6 +123,14 @@ def no_network(monkeypatch):
     for name in ("getaddrinfo", "create_connection"):
         monkeypatch.setattr(socket, name, refuse)
     return tried
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """As with HF_HUB_OFFLINE=1, which is read when a process starts; call it to begin."""
+    from huggingface_hub import constants
+
+    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture

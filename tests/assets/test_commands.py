@@ -1,5 +1,8 @@
 """`mogle weights` and `mogle data` as their users meet them."""
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -48,8 +51,8 @@ def test_weights_come_from_a_folder_at_hand(mogle):
     assert code == 0 and {p.name for p in Path("mine").iterdir()} == {"pytorch_lora_weights.safetensors", "mogle.pt"}
 
 
-def test_what_must_be_accepted_is_said_before_anything_is_fetched(mogle, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_must_be_accepted_is_said_before_anything_is_fetched(mogle, offline):
+    offline()
     code, out, err = mogle("weights", "get", "flux-dev")
     assert (code, out) == (2, "")
     licence, access, error = (err.index(word) for word in ("Non-Commercial License", "must be accepted", "error: "))
@@ -70,3 +73,16 @@ def test_mistakes_are_one_line_and_exit_with_2(mogle, arguments, message):
     code, out, err = mogle(*arguments)
     assert (code, out) == (2, "") and message in err and "Traceback" not in err
     assert not any(Path(name).exists() for name in ("data", "runs", "checkpoints"))
+
+
+def test_mirror_and_offline_mode_are_those_of_the_environment(server):
+    server.files = dict.fromkeys(("pytorch_lora_weights.safetensors", "mogle.pt"), b"x")
+    command = [sys.executable, "-m", "mogle", "weights", "get", "face-mogle"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HF_ENDPOINT": server.url}
+    for offline, to in (("0", "one"), ("1", "one"), ("1", "two")):
+        done = subprocess.run(
+            [*command, "--to", to], env={**environment, "HF_HUB_OFFLINE": offline}, capture_output=True, text=True
+        )
+        assert (done.returncode == 0) == (to == "one"), done.stderr
+    assert {path.name for path in Path("one").iterdir()} == set(server.files)
+    assert "unset HF_HUB_OFFLINE" in done.stderr and not Path("two").exists()

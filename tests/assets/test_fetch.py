@@ -320,8 +320,8 @@ def test_a_zip_that_is_no_such_data_set_says_what_it_has(asset, server):
     assert not Path("data/set").exists()
 
 
-def test_offline_what_is_there_is_enough(asset, server, no_network, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_offline_what_is_there_is_enough(asset, server, no_network, offline):
+    offline()
     Path("runs/thing").mkdir(parents=True)
     Path("runs/thing/a.bin").write_bytes(b"x")
     assert get(asset("a.bin")) == Path("runs/thing") and tree(Path("runs")) == {"thing/a.bin": b"x"}
@@ -330,8 +330,8 @@ def test_offline_what_is_there_is_enough(asset, server, no_network, monkeypatch)
     assert not no_network and tree(Path("runs")) == {"thing/a.bin": b"x"}
 
 
-def test_offline_mode_reaches_for_nothing(asset, server, no_network, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_offline_mode_reaches_for_nothing(asset, server, no_network, offline):
+    offline()
     things = [asset("a.bin"), asset("a.bin", to="HUB_CACHE"), asset("set.zip", **DATA)]
     for thing in [*things, asset("net.pt", hub="", url=f"{server.url}/net.pt")]:
         with pytest.raises(MogleError, match="not on this machine; unset HF_HUB_OFFLINE, or use --from"):
@@ -339,12 +339,12 @@ def test_offline_mode_reaches_for_nothing(asset, server, no_network, monkeypatch
     assert not no_network and not server.requests
 
 
-def test_the_hub_cache_is_filled_and_serves_offline(asset, server, monkeypatch, request):
+def test_the_hub_cache_is_filled_and_serves_offline(asset, server, offline, request):
     server.files = {"config.json": b"{}", "model.safetensors": noise(3000), "tf_model.h5": noise(10)}
     thing = asset("*.json", "model.safetensors|pytorch_model.bin", to="HUB_CACHE")
     folder = get(thing)
     assert set(tree(folder)) == {"config.json", "model.safetensors"}
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline()
     tried = request.getfixturevalue("no_network")
     assert get(thing) == folder
     assert tree(get(thing, to=Path("copy"))) == tree(folder) and not tried
