@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mogle.errors import MogleError, MogleWarning
-from mogle.labels import nearest_size, resize_labels
-from mogle.pictures import same_aspect
+from mogle.labels import resize_labels
+from mogle.pictures import nearest_size, same_aspect
 from mogle.provenance import Recipe, read_picture, save_picture
 
 if TYPE_CHECKING:

@@ -6,14 +6,16 @@ the brows. What is said here is a note, never an error: people draw what they li
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from mogle.labels.classes import LABELS, ORDERS, order_table
 
 _SIDE = 512  # larger maps are looked at in every second, third, ... pixel
 _GROUPS = {
-    "brows": ("l_brow", "r_brow"), "eyes": ("l_eye", "r_eye"), "lips": ("mouth", "u_lip", "l_lip"),
     **{name: (name,) for name in LABELS},
+    "brows": ("l_brow", "r_brow"), "eyes": ("l_eye", "r_eye"), "lips": ("mouth", "u_lip", "l_lip"),
 }  # fmt: skip
 #: What a head held upright, or tilted by less than 60 degrees, never has: the first lying above the second.
 _NEVER_ABOVE = (
@@ -21,121 +23,95 @@ _NEVER_ABOVE = (
     ("lips", "eye_g"),
 )  # fmt: skip
 
-
-class _Layout:
-    """Pixels, centres and vertical extents of the classes in a label map."""
-
-    def __init__(self, label_map: np.ndarray) -> None:
-        step = max(1, -(-max(label_map.shape) // _SIDE))
-        small = label_map[::step, ::step]
-        self.size = small.size
-        flat, count = small.ravel(), len(LABELS)
-        rows, columns = np.indices(small.shape)
-        self.counts = np.bincount(flat, minlength=count)
-        many = np.maximum(self.counts, 1)
-        self.y = np.bincount(flat, rows.ravel(), minlength=count) / many
-        self.x = np.bincount(flat, columns.ravel(), minlength=count) / many
-        by_row = np.zeros((small.shape[0], count), dtype=bool)
-        by_row[rows.ravel(), flat] = True
-        self.by_row = by_row
-        self.skin_columns = np.flatnonzero((small == LABELS.index("skin")).any(0))
-
-    def members(self, group: str) -> list[int]:
-        """The labels of a group that are there."""
-        return [label for name in _GROUPS[group] if self.counts[label := LABELS.index(name)]]
-
-    def height_of(self, group: str) -> float | None:
-        """The row of a group's centre; None where it is not there."""
-        found = self.members(group)
-        return float(np.average(self.y[found], weights=self.counts[found])) if found else None
-
-    def extent(self, group: str) -> tuple[int, int] | None:
-        """A group's first and last row."""
-        rows = np.flatnonzero(self.by_row[:, self.members(group)].any(1))
-        return (int(rows[0]), int(rows[-1])) if len(rows) else None
-
-    def above(self, one: str, other: str) -> bool:
-        """Whether both are there and one's centre is above the other's."""
-        first, second = self.height_of(one), self.height_of(other)
-        return first is not None and second is not None and first < second
-
-    def wholly_above(self, one: str, other: str) -> bool:
-        """Whether both are there and all of one is above all of the other."""
-        first, second = self.extent(one), self.extent(other)
-        return first is not None and second is not None and first[1] < second[0]
-
-    def larger(self, one: str, other: str) -> bool:
-        """Whether both are there and one has more pixels."""
-        first, second = (int(self.counts[self.members(group)].sum()) for group in (one, other))
-        return first > second > 0
-
-    def nose_in_skin(self) -> bool:
-        """Whether the nose's centre lies between the skin's edges: then this is laid out as a face."""
-        extent, nose = self.extent("skin"), LABELS.index("nose")
-        if extent is None or not self.counts[nose]:
-            return False
-        columns = self.skin_columns
-        return extent[0] <= self.y[nose] <= extent[1] and columns[0] <= self.x[nose] <= columns[-1]
-
-    def mirrored(self) -> bool:
-        """Whether every left part lies on the picture's left of its right part, and eyes or brows are there."""
-        pairs = [[LABELS.index(side + part) for side in ("l_", "r_")] for part in ("eye", "brow", "ear")]
-        both = [(left, right) for left, right in pairs if self.counts[left] and self.counts[right]]
-        return any(left < 8 for left, _ in both) and all(self.x[left] < self.x[right] for left, right in both)
+#: Classes and groups that are there -> their pixels (n, 2): row and column.
+Regions = Mapping[str, np.ndarray]
 
 
-def _faults(layout: _Layout) -> list[str]:
-    found = [f"{one} above {other}" for one, other in _NEVER_ABOVE if layout.above(one, other)]
-    if layout.wholly_above("lips", "hat"):
-        found.append("hat below lips")
-    found += [f"more {part} than skin" for part in ("nose", "l_eye", "r_eye") if layout.larger(part, "skin")]
-    if layout.nose_in_skin():
-        found += ["brows below eyes"] if layout.wholly_above("eyes", "brows") else []
-        found += ["nose above eyes"] if layout.above("nose", "eyes") else []
-        found += ["hat below lips"] if layout.above("lips", "hat") and "hat below lips" not in found else []
-    return found
+def _regions(label_map: np.ndarray) -> Regions:
+    step = -(-max(label_map.shape) // _SIDE)
+    small = label_map[::step, ::step]
+    found = {name: np.isin(small, [LABELS.index(part) for part in parts]) for name, parts in _GROUPS.items()}
+    return {name: np.argwhere(where) for name, where in found.items() if where.any()}
+
+
+def _higher(one: np.ndarray, other: np.ndarray) -> bool:
+    return one[:, 0].mean() < other[:, 0].mean()
+
+
+def _wholly_higher(one: np.ndarray, other: np.ndarray) -> bool:
+    return one[:, 0].max() < other[:, 0].min()
+
+
+def _larger(one: np.ndarray, other: np.ndarray) -> bool:
+    return len(one) > len(other)
+
+
+def _is_laid_out(found: Regions) -> bool:
+    """Whether the nose's centre lies between the skin's edges: then this is laid out as a face."""
+    if not {"nose", "skin"} <= found.keys():
+        return False
+    nose, skin = found["nose"].mean(0), found["skin"]
+    return bool(((skin.min(0) <= nose) & (nose <= skin.max(0))).all())
+
+
+def _faults(found: Regions) -> list[str]:
+    """What no face has."""
+
+    def those(wrong: Callable[[np.ndarray, np.ndarray], bool], words: str, *pairs: tuple[str, str]) -> list[str]:
+        there = [pair for pair in pairs if set(pair) <= found.keys()]
+        return [words.format(*pair) for pair in there if wrong(found[pair[0]], found[pair[1]])]
+
+    faults = those(_higher, "{} above {}", *_NEVER_ABOVE)
+    faults += those(_wholly_higher, "{1} below {0}", ("lips", "hat"))
+    faults += those(_larger, "more {} than {}", ("nose", "skin"), ("l_eye", "skin"), ("r_eye", "skin"))
+    if _is_laid_out(found):
+        faults += those(_wholly_higher, "{1} below {0}", ("eyes", "brows"))
+        faults += those(_higher, "{} above {}", ("nose", "eyes"))
+        faults += those(_higher, "{1} below {0}", ("lips", "hat"))
+    return list(dict.fromkeys(faults))
+
+
+def _is_mirrored(found: Regions) -> bool:
+    """Whether every left part of a face lies on the picture's left of its right part, and eyes or brows are there."""
+    pairs = {part: (f"l_{part}", f"r_{part}") for part in ("eye", "brow", "ear")}
+    there = [part for part, pair in pairs.items() if set(pair) <= found.keys()]
+    columns = [[found[name][:, 1].mean() for name in pairs[part]] for part in there]
+    return _is_laid_out(found) and there not in ([], ["ear"]) and all(left < right for left, right in columns)
+
+
+def _is_face(label_map: np.ndarray) -> bool:
+    """Whether numbers are labels, nothing speaks against a face, and it is laid out as one."""
+    found = _regions(label_map)
+    return label_map.max() < len(LABELS) and _is_laid_out(found) and not _faults(found) and not _is_mirrored(found)
 
 
 def doubt(label_map: np.ndarray) -> str:
     """Why a label map cannot be a face, the likely cause, and what mends it; empty where nothing speaks against it."""
-    layout = _Layout(label_map)
-    present = np.flatnonzero(layout.counts)
-    if present.tolist() == [0, 1]:
+    found = _regions(label_map)
+    faults, mirrored, present = _faults(found), _is_mirrored(found), [name for name in LABELS if name in found]
+    if present == ["background", "skin"]:
         return (
             "found skin (1) and background (0) alone, expected a face's classes; a black-and-white mask of what is in "
             "front of the background is not enough"
         )
-    faults = _faults(layout)
-    if present[0] == 1 and len(present) > 2:
-        return _said(["no background (0), but labels from 1 on"], ["one-based"])
-    mirrored = layout.nose_in_skin() and layout.mirrored()
-    if not faults and not mirrored:
+    orders = ["one-based"]
+    if present[0] == "skin" and len(present) > 2:
+        faults = ["no background (0), but labels from 1 on"]
+    elif faults or mirrored:
+        others = (name for name in ORDERS if name not in ("celebamask", "segface"))
+        orders = [name for name in others if _is_face(order_table(name)[label_map])]
+    else:
         return ""
-    orders = [name for name in ORDERS if name not in ("celebamask", "segface") and _fits(label_map, name)]
-    if faults or orders:
-        return _said(faults or ["every left part on the picture's left"], orders)
-    return (
-        "found every left part on the picture's left, expected it on the right (left is the person's own): colours of "
-        "the reference's web demo need palette='demo'; a mirrored mask needs left and right labels exchanged"
-    )
-
-
-def _fits(label_map: np.ndarray, name: str) -> bool:
-    """Whether the same numbers make a face in another order: nothing against it, and skin there."""
-    table = order_table(name)
-    if label_map.max() >= len(table) or (table[np.unique(label_map)] == 255).any():
-        return False
-    layout = _Layout(table[label_map])
-    return layout.nose_in_skin() and not _faults(layout) and not layout.mirrored()
-
-
-def _said(faults: list[str], orders: list[str]) -> str:
+    what = ", ".join(faults[:2]) or "every left part on the picture's left"
     if orders:
         cause = " or ".join(f"labels={name!r}" for name in orders)
+        return f"found {what}, which is no face; the numbers look like another parser's: choose {cause}"
+    if faults:
         return (
-            f"found {', '.join(faults[:2])}, which is no face; the numbers look like another parser's: choose {cause}"
+            f"found {what}, which is no face; expected CelebAMask-HQ's numbers (0 {LABELS[0]} ... 18 {LABELS[-1]}): "
+            "choose labels= for another parser's numbers, or turn the mask upright"
         )
     return (
-        f"found {', '.join(faults[:2])}, which is no face; expected CelebAMask-HQ's numbers (0 {LABELS[0]} ... 18 "
-        f"{LABELS[-1]}): choose labels= for another parser's numbers, or turn the mask upright"
+        f"found {what}, expected it on the right (left is the person's own): colours of the reference's web demo need "
+        "palette='demo'; a mirrored mask needs left and right labels exchanged"
     )

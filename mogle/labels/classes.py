@@ -47,11 +47,12 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 
 def order_table(labels: str) -> np.ndarray:
-    """Number -> label, uint8, for a name in `ORDERS`; 255 where a number stands for nothing.
+    """Number -> label, uint8 (256,), for a name in `ORDERS`; 255 where a number stands for nothing.
 
     Raises:
         MogleError: no such name.
     """
     if labels not in ORDERS:
         raise MogleError(f"labels={labels!r}: expected one of {', '.join(map(repr, ORDERS))}")
-    return np.array([LABELS.index(name) if name else 255 for name in ORDERS[labels]], dtype=np.uint8)
+    known = [LABELS.index(name) if name else 255 for name in ORDERS[labels]]
+    return np.array(known + [255] * (256 - len(known)), dtype=np.uint8)
