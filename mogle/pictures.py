@@ -25,6 +25,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 #: What `fit` may be where a size of another shape is asked for.
 FITS = ("crop", "pad", "stretch")
 
+Size = int | tuple[int, int]  # a side, or (height, width)
+
 NEUTRAL = (128, 128, 128)  # what is seen through transparent pixels, and around a padded picture
 
 
@@ -156,7 +158,7 @@ def nearest_size(shape: tuple[int, ...], unit: int = 16, pixels: int | None = No
     return min(found)[1:]
 
 
-def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+def sides(size: Size) -> tuple[int, int]:
     """A side, or (height, width), as the latter; MogleError where it is less than a pixel."""
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:

@@ -26,7 +26,7 @@ from PIL import Image
 from mogle.datasets.files import Files, Finding, in_lines, natural, read_json, read_text
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels import check_options, decode_mask, resize_labels
-from mogle.pictures import ENDINGS, fit_picture, read_rgb, same_aspect, sides
+from mogle.pictures import ENDINGS, Size, fit_picture, read_rgb, same_aspect, sides
 
 #: The ids of each split, by number, where a data set has splits.
 SPLITS = {"train": range(0, 27000), "test": range(27000, 30000)}
@@ -71,7 +71,7 @@ class FaceDataset(Sequence[FaceSample]):
         self,
         root: str | os.PathLike[str],
         split: str | None = None,
-        size: int | tuple[int, int] | None = None,
+        size: Size | None = None,
         *,
         skip_bad: bool = False,
         labels: str = "celebamask",
@@ -91,19 +91,20 @@ class FaceDataset(Sequence[FaceSample]):
         self._texts = Files(self.root / "text", (".txt",))
         self._captions: dict[str, Any] = {}
         self.problems: list[Finding] = []
+        problems: list[Finding] = []
         try:
             listed = read_json(self.root / "text.json")
             self._captions = {os.path.splitext(name)[0]: captions for name, captions in listed.items()}
         except MogleError as error:
-            self.problems.append(Finding("unreadable text.json", "text.json", str(error)))
+            problems.append(Finding("unreadable text.json", "text.json", str(error)))
         names = {*self._faces.found, *self._masks.found, *self._texts.found, *self._captions}
         for name in sorted(names, key=natural):
             if faults := list(self._faults(name)):
                 what = ", ".join(text for _, text in faults)
-                self.problems.append(Finding(faults[0][0], name, f"{name}: {what}"))
+                problems.append(Finding(faults[0][0], name, f"{name}: {what}"))
         faces = self._faces.found.keys()
-        self.ids = sorted(faces - {problem.id for problem in self.problems}, key=natural)
-        self._refuse_problems()
+        self.ids = sorted(faces, key=natural)
+        self._leave_out(problems)
         self._quiet = False  # whether the notes on single files have been given
         self.has_split = self._is_celeba_like(list(faces))
         if split and self.has_split:
@@ -134,8 +135,11 @@ class FaceDataset(Sequence[FaceSample]):
         else:
             yield from self._texts.several(name, "texts")
 
-    def _refuse_problems(self) -> None:
-        """Raises all problems, unless they may be left out and something is left."""
+    def _leave_out(self, problems: Sequence[Finding]) -> None:
+        """Takes samples with a problem out; raises all problems, unless they may be left out and something is left."""
+        self.problems += problems
+        bad = {problem.id for problem in problems}
+        self.ids = [name for name in self.ids if name not in bad]
         if self.problems and not (self.skip_bad and self.ids):
             what = "put them right, or leave these samples out with skip_bad=True"
             if not self.ids:
@@ -262,21 +266,16 @@ class FaceDataset(Sequence[FaceSample]):
         Warns:
             MogleWarning: what was done that may not have been meant, once for each kind, with the number of files.
         """
-        found = {name: self.inspect(index, training, caption_problem) for index, name in enumerate(self.ids)}
+        found = [finding for index in range(len(self)) for finding in self.inspect(index, training, caption_problem)]
         self._quiet = True
         notes: dict[str, list[str]] = {}
-        before = len(self.problems)
-        for finding in (finding for those in found.values() for finding in those):
-            if finding.note:
-                notes.setdefault(finding.kind, []).append(finding.text)
-            else:
-                self.problems.append(finding)
+        for note in (finding for finding in found if finding.note):
+            notes.setdefault(note.kind, []).append(note.text)
         for texts in notes.values():
             more = f" (and so for {len(texts) - 1} more)" if len(texts) > 1 else ""
             warnings.warn(texts[0] + more, MogleWarning, stacklevel=2)
-        self.ids = [name for name, those in found.items() if all(finding.note for finding in those)]
-        self._refuse_problems()
-        return len(self.problems) - before
+        self._leave_out([finding for finding in found if not finding.note])
+        return len(found) - sum(map(len, notes.values()))
 
     def inspect(
         self, index: int, training: bool = True, caption_problem: CaptionProblem | None = None

@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,8 @@ def _untidy_text(name: str, path: Path, captions: Sequence[str]) -> Iterator[Fin
         yield _mendable("white space around or within captions", name, path, _write_text)
 
 
-def _mendable(kind: str, name: str, path: Path, function: Callable[[Path], None]) -> Finding:
-    return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: function(path))
+def _mendable(kind: str, name: str, path: Path, mend: Callable[[Path], None]) -> Finding:
+    return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: mend(path))
 
 
 def _clean(caption: Any) -> Any:
@@ -131,35 +131,34 @@ def merge_parts(source: Path, out: Path) -> tuple[int, list[Finding]]:
     Raises:
         MogleError: no part in `source`.
     """
-    faces: dict[int, dict[str, Path]] = {}
-    bad: dict[int, Finding] = {}
+    faces: dict[int, list[Path]] = {}
     for file in sorted(source.rglob("*.png")):
-        if named := re.fullmatch(r"(\d+)_(\w+)", file.stem):
-            parts = faces.setdefault(int(named[1]), {})
-            if named[2] in parts or named[2] not in LABELS[1:]:
-                what = f"{file}: expected one file for each part, named {', '.join(LABELS[1:])}"
-                bad[int(named[1])] = Finding("parts of other names, or twice", named[1], what)
-            parts[named[2]] = file
+        if named := re.fullmatch(r"(\d+)_\w+", file.stem):
+            faces.setdefault(int(named[1]), []).append(file)
     if not faces:
         raise MogleError(f"{source}: found no parts there or below, expected files such as 00000_hair.png")
-    targets = {number: out / f"{number}.png" for number in sorted(faces.keys() - bad.keys())}
-    waiting = [number for number, target in targets.items() if not target.exists()]
+    bad, waiting = [], [number for number in sorted(faces) if not (out / f"{number}.png").exists()]
     for number in tqdm(waiting, unit="face", leave=False, disable=None):
         try:
             label_map = _merge(faces[number])
-            with atomic_write(targets[number]) as whole:
+            with atomic_write(out / f"{number}.png") as whole:
                 save_mask(whole, label_map)
         except MogleError as error:
-            bad[number] = Finding("parts that cannot be used", str(number), str(error))
-    return len(set(waiting) - bad.keys()), [bad[number] for number in sorted(bad)]
+            bad.append(Finding("parts of other names, twice, or that do not fit", str(number), str(error)))
+    return len(waiting) - len(bad), bad
 
 
-def _merge(parts: Mapping[str, Path]) -> np.ndarray:
-    """Parts by name -> label map, later labels over earlier ones."""
-    shown = {name: np.asarray(open_image(file).convert("L")) for name, file in parts.items()}
-    label_map = np.zeros_like(next(iter(shown.values())))
-    for name in sorted(shown, key=LABELS.index):
-        if shown[name].shape != label_map.shape or not np.isin(shown[name], (0, 255)).all():
-            raise MogleError(f"{parts[name]}: expected black and white alone, and the other parts' size")
-        label_map[shown[name] > 0] = LABELS.index(name)
+def _merge(files: Sequence[Path]) -> np.ndarray:
+    """Parts -> label map, later labels over earlier ones."""
+    parts: dict[str, np.ndarray] = {}
+    for file in files:
+        name = file.stem.partition("_")[2]
+        if name in parts or name not in LABELS[1:]:
+            raise MogleError(f"{file}: expected one file for each part, named {', '.join(LABELS[1:])}")
+        parts[name] = np.asarray(open_image(file).convert("L"))
+        if parts[name].shape != next(iter(parts.values())).shape or not np.isin(parts[name], (0, 255)).all():
+            raise MogleError(f"{file}: expected black and white alone, and the other parts' size")
+    label_map = np.zeros_like(parts[name])
+    for name in sorted(parts, key=LABELS.index):
+        label_map[parts[name] > 0] = LABELS.index(name)
     return label_map

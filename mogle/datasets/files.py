@@ -91,10 +91,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MogleError(f"{path}: not readable as JSON ({error}); put the file right, or remove it") from error
+        raise MogleError(f"{path}: not readable as JSON ({error}); put it right, or remove it") from error
     if not isinstance(value, dict):
-        what = f"found a JSON {type(value).__name__}, expected an object"
-        raise MogleError(f"{path}: {what}; put the file right, or remove it")
+        raise MogleError(f"{path}: found a JSON {type(value).__name__}, expected an object; put it right, or remove it")
     return value
 
 

@@ -17,7 +17,7 @@ from mogle.errors import MogleError, MogleWarning
 from mogle.labels.anatomy import doubt
 from mogle.labels.classes import DEMO_PALETTE, LABELS, ORDERS, PALETTE, order_table
 from mogle.labels.formats import Reading, from_numbers, read_array, read_picture
-from mogle.pictures import fit_window, load, open_image, same_aspect, sides
+from mogle.pictures import Size, fit_window, load, open_image, same_aspect, sides
 
 __all__ = ["DEMO_PALETTE", "LABELS", "ORDERS", "PALETTE", "colorize", "decode_mask", "resize_labels", "save_mask"]
 
@@ -29,7 +29,7 @@ def decode_mask(
     *,
     palette: str = "dataset",
     labels: str = "celebamask",
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     fit: str | None = None,
 ) -> np.ndarray:
     """Turn a mask, in any form that people really have, into a label map.
@@ -85,9 +85,7 @@ def check_options(palette: str, labels: str, fit: str | None) -> None:
     fit_window((1, 1), (1, 1), fit, "mask")
 
 
-def resize_labels(
-    label_map: np.ndarray, size: int | tuple[int, int], fit: str | None = None, name: str = "mask"
-) -> np.ndarray:
+def resize_labels(label_map: np.ndarray, size: Size, fit: str | None = None, name: str = "mask") -> np.ndarray:
     """A label map brought to a side, or (height, width), by nearest neighbour: labels cannot be averaged.
 
     `size` and `fit` as in `decode_mask`, whose note on what was cropped, padded or stretched comes from here.

@@ -6,68 +6,63 @@ the brows. What is said here is a note, never an error: people draw what they li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mogle.labels.classes import LABELS, ORDERS, order_table
+from mogle.labels.classes import GROUPS, LABELS, NEVER_ABOVE, ORDERS, order_table
 
 _SIDE = 512  # larger maps are looked at in every second, third, ... pixel
-_GROUPS = {
-    **{name: (name,) for name in LABELS},
-    "brows": ("l_brow", "r_brow"), "eyes": ("l_eye", "r_eye"), "lips": ("mouth", "u_lip", "l_lip"),
-}  # fmt: skip
-#: What a head held upright, or tilted by less than 60 degrees, never has: the first lying above the second.
-_NEVER_ABOVE = (
-    ("neck", "brows"), ("neck", "eyes"), ("lips", "brows"), ("lips", "eyes"), ("cloth", "eyes"), ("cloth", "brows"),
-    ("lips", "eye_g"),
-)  # fmt: skip
-
-#: Classes and groups that are there -> their pixels (n, 2): row and column.
-Regions = Mapping[str, np.ndarray]
+#: Classes and groups that are there -> how many of their pixels each row of the map has (H,), and each column (W,).
+Regions = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Measure = Callable[[np.ndarray], float]
 
 
 def _regions(label_map: np.ndarray) -> Regions:
-    step = -(-max(label_map.shape) // _SIDE)
+    step, count = -(-max(label_map.shape) // _SIDE), len(LABELS)
     small = label_map[::step, ::step]
-    found = {name: np.isin(small, [LABELS.index(part) for part in parts]) for name, parts in _GROUPS.items()}
-    return {name: np.argwhere(where) for name, where in found.items() if where.any()}
+    rows, columns = (
+        np.array([np.bincount(line, minlength=count)[:count] for line in lines]) for lines in (small, small.T)
+    )
+    found = {name: (rows[:, labels].sum(1), columns[:, labels].sum(1)) for name, labels in GROUPS.items()}
+    return {name: region for name, region in found.items() if region[0].any()}
 
 
-def _higher(one: np.ndarray, other: np.ndarray) -> bool:
-    return one[:, 0].mean() < other[:, 0].mean()
+def _centre(pixels: np.ndarray) -> float:
+    return float(np.average(np.arange(len(pixels)), weights=pixels))
 
 
-def _wholly_higher(one: np.ndarray, other: np.ndarray) -> bool:
-    return one[:, 0].max() < other[:, 0].min()
+def _first(pixels: np.ndarray) -> int:
+    return int(np.flatnonzero(pixels)[0])
 
 
-def _larger(one: np.ndarray, other: np.ndarray) -> bool:
-    return len(one) > len(other)
+def _last(pixels: np.ndarray) -> int:
+    return int(np.flatnonzero(pixels)[-1])
 
 
 def _is_laid_out(found: Regions) -> bool:
     """Whether the nose's centre lies between the skin's edges: then this is laid out as a face."""
     if not {"nose", "skin"} <= found.keys():
         return False
-    nose, skin = found["nose"].mean(0), found["skin"]
-    return bool(((skin.min(0) <= nose) & (nose <= skin.max(0))).all())
+    both = zip(found["nose"], found["skin"], strict=True)  # in rows, and in columns
+    return all(_first(skin) <= _centre(nose) <= _last(skin) for nose, skin in both)
 
 
 def _faults(found: Regions) -> list[str]:
-    """What no face has."""
+    """What no face has that is held upright, or tilted by less than 60 degrees."""
 
-    def those(wrong: Callable[[np.ndarray, np.ndarray], bool], words: str, *pairs: tuple[str, str]) -> list[str]:
+    def those(words: str, of_one: Measure, of_other: Measure, *pairs: Sequence[str]) -> list[str]:
+        """The pairs whose one measures less than the other; measured are the pixels of each row."""
         there = [pair for pair in pairs if set(pair) <= found.keys()]
-        return [words.format(*pair) for pair in there if wrong(found[pair[0]], found[pair[1]])]
+        return [words.format(*pair) for pair in there if of_one(found[pair[0]][0]) < of_other(found[pair[1]][0])]
 
-    faults = those(_higher, "{} above {}", *_NEVER_ABOVE)
-    faults += those(_wholly_higher, "{1} below {0}", ("lips", "hat"))
-    faults += those(_larger, "more {} than {}", ("nose", "skin"), ("l_eye", "skin"), ("r_eye", "skin"))
+    faults = those("{} above {}", _centre, _centre, *NEVER_ABOVE)
+    faults += those("{1} below {0}", _last, _first, ("lips", "hat"))
+    faults += those("more {1} than {0}", np.sum, np.sum, ("skin", "nose"), ("skin", "l_eye"), ("skin", "r_eye"))
     if _is_laid_out(found):
-        faults += those(_wholly_higher, "{1} below {0}", ("eyes", "brows"))
-        faults += those(_higher, "{} above {}", ("nose", "eyes"))
-        faults += those(_higher, "{1} below {0}", ("lips", "hat"))
+        faults += those("{1} below {0}", _last, _first, ("eyes", "brows"))
+        faults += those("{} above {}", _centre, _centre, ("nose", "eyes"))
+        faults += those("{1} below {0}", _centre, _centre, ("lips", "hat"))
     return list(dict.fromkeys(faults))
 
 
@@ -75,7 +70,7 @@ def _is_mirrored(found: Regions) -> bool:
     """Whether every left part of a face lies on the picture's left of its right part, and eyes or brows are there."""
     pairs = {part: (f"l_{part}", f"r_{part}") for part in ("eye", "brow", "ear")}
     there = [part for part, pair in pairs.items() if set(pair) <= found.keys()]
-    columns = [[found[name][:, 1].mean() for name in pairs[part]] for part in there]
+    columns = [[_centre(found[name][1]) for name in pairs[part]] for part in there]
     return _is_laid_out(found) and there not in ([], ["ear"]) and all(left < right for left, right in columns)
 
 
@@ -98,8 +93,7 @@ def doubt(label_map: np.ndarray) -> str:
     if present[0] == "skin" and len(present) > 2:
         faults = ["no background (0), but labels from 1 on"]
     elif faults or mirrored:
-        others = (name for name in ORDERS if name not in ("celebamask", "segface"))
-        orders = [name for name in others if _is_face(order_table(name)[label_map])]
+        orders = [name for name in ORDERS if name != "segface" and _is_face(order_table(name)[label_map])]
     else:
         return ""
     what = ", ".join(faults[:2]) or "every left part on the picture's left"

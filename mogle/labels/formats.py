@@ -39,16 +39,20 @@ class Reading:
     labels: str
     notes: list[str] = field(default_factory=list)
 
+    def error(self, text: str) -> MogleError:
+        """An error that names the mask."""
+        return MogleError(f"{self.name}: {text}")
+
 
 def read_picture(picture: Image.Image, how: Reading) -> np.ndarray:
     """Pick the reading that fits the picture's mode; see `mogle.labels.decode_mask`."""
     if picture.mode == "1":
-        raise MogleError(f"{how.name}: found a black-and-white picture, expected labels 0..18; {_part_hint(how.name)}")
+        raise how.error(f"found a black-and-white picture, expected labels 0..18; {_part_hint(how.name)}")
     if picture.mode in ("P", "PA"):
         return _from_indices(picture, how)
     if picture.mode == "L" or picture.mode[0] in "IF":
         if picture.format == "JPEG":
-            raise MogleError(f"{how.name}: {_GRAY_JPEG}")
+            raise how.error(_GRAY_JPEG)
         return from_numbers(np.asarray(picture), how)
     return _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how, picture.format == "JPEG")
 
@@ -61,33 +65,31 @@ def read_array(array: Any, how: Reading) -> np.ndarray:
     found = f"an array of shape {values.shape} and type {values.dtype}"
     if values.dtype.kind not in "uif" or values.size == 0:
         kind = "a black-and-white mask (bool)" if values.dtype.kind == "b" else found
-        raise MogleError(
-            f"{how.name}: found {kind}, expected a path, a picture, or an array of labels 0..18 or of colours"
-        )
+        raise how.error(f"found {kind}, expected a path, a picture, or an array of labels 0..18 or of colours")
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         values = values.squeeze(0 if values.shape[0] == 1 else -1)
     if values.ndim == 2:
         return from_numbers(values, how)
     first, last = (values.shape[0], values.shape[-1]) if values.ndim == 3 else (0, 0)
-    if len(LABELS) in (first, last) and last not in (3, 4):
+    if len(LABELS) in (first, last) and (values.dtype.kind == "f" or last not in (3, 4)):
         call = f"mask.argmax({0 if first == len(LABELS) else -1})"
-        raise MogleError(f"{how.name}: found {found}, which looks one-hot; expected labels (H, W): pass {call}")
+        raise how.error(f"found {found}, which looks one-hot; expected labels (H, W): pass {call}")
     if not {first, last} & {3, 4}:
-        raise MogleError(f"{how.name}: found {found}, expected (H, W) labels or (H, W, 3) colours; one mask at a time")
+        raise how.error(f"found {found}, expected (H, W) labels or (H, W, 3) colours; one mask at a time")
     if last not in (3, 4):
         values = values.transpose(1, 2, 0)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 255:
-        raise MogleError(f"{how.name}: found colours as {found}, expected integers 0..255; scale and cast to uint8")
+        raise how.error(f"found colours as {found}, expected integers 0..255; scale and cast to uint8")
     return _from_colours(values.astype(np.uint8), how)
 
 
 def from_numbers(values: np.ndarray, how: Reading) -> np.ndarray:
     """Numbers (H, W), given by whoever `how.labels` names, -> label map, a copy."""
     if values.size == 0:
-        raise MogleError(f"{how.name}: found no pixels at all, expected a mask")
+        raise how.error("found no pixels at all, expected a mask")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise MogleError(
-            f"{how.name}: found values between {values.min():.3g} and {values.max():.3g}, expected labels 0..18; "
+        raise how.error(
+            f"found values between {values.min():.3g} and {values.max():.3g}, expected labels 0..18; "
             "resize label maps by nearest neighbour, and cast them to uint8"
         )
     table = order_table(how.labels)
@@ -96,11 +98,10 @@ def from_numbers(values: np.ndarray, how: Reading) -> np.ndarray:
         return table[values.astype(np.uint8)]
     present = np.unique(values)
     wrong = [str(int(number)) for number in np.setdiff1d(present, known)]
+    shown = ", ".join(wrong[:5] + ["..."] * (len(wrong) > 5))
     order = f"(0 {LABELS[0]} ... 18 {LABELS[-1]})" if how.labels == "celebamask" else f"of labels={how.labels!r}"
-    raise MogleError(
-        f"{how.name}: found label {', '.join(wrong[:5] + ['...'] * (len(wrong) > 5))}, expected labels "
-        f"{known[0]}..{known[-1]} {order}{_number_hint(present, how.name)}"
-    )
+    hint = _number_hint(present, how.name)
+    raise how.error(f"found label {shown}, expected labels {known[0]}..{known[-1]} {order}; {hint}")
 
 
 def _number_hint(present: np.ndarray, name: str) -> str:
@@ -108,19 +109,19 @@ def _number_hint(present: np.ndarray, name: str) -> str:
     luma = np.unique(np.asarray(Image.fromarray(PALETTE[None]).convert("L")))  # what convert("L") makes of the colours
     found = set(present.tolist())
     if found <= {0, 255}:
-        return f"; {_part_hint(name)}"
+        return _part_hint(name)
     if np.isin(present, luma).all():
-        return "; looks like a colour mask turned to gray, which loses classes: use the colour file"
+        return "looks like a colour mask turned to gray, which loses classes: use the colour file"
     if len(found) > 2 * len(LABELS):
-        return "; looks like a gray picture or a smoothed mask: give a mask of flat regions, not a photograph"
+        return "looks like a gray picture or a smoothed mask: give a mask of flat regions, not a photograph"
     if found - {255} <= set(range(len(LABELS))):
-        return "; 255 often marks pixels without a label: make them 0 (background) first"
+        return "255 often marks pixels without a label: make them 0 (background) first"
     if found <= set(range(1, len(LABELS) + 1)):
-        return "; if the numbers begin at 1, choose labels='one-based'"
+        return "if the numbers begin at 1, choose labels='one-based'"
     step = int(np.gcd.reduce(present.astype(np.int64)))
     if step > 1 and present.min() >= 0 and present.max() // step < len(LABELS):
-        return f"; looks like labels times {step}, made to be seen: divide by {step}"
-    return "; leave such pixels 0 (background), or choose labels= for another parser's numbers"
+        return f"looks like labels times {step}, made to be seen: divide by {step}"
+    return "leave such pixels 0 (background), or choose labels= for another parser's numbers"
 
 
 def _part_hint(name: str) -> str:
@@ -176,18 +177,17 @@ def _from_colours(colours: np.ndarray, how: Reading, jpeg: bool = False) -> np.n
     colours = np.where(clear, 0, colours[..., :3]).astype(np.uint8)
     if (colours.min(-1) == colours.max(-1)).all():
         if jpeg and colours.any():
-            raise MogleError(f"{how.name}: {_GRAY_JPEG}")
+            raise how.error(_GRAY_JPEG)
         return from_numbers(colours[..., 0], how)
     if how.labels != "celebamask":
-        raise MogleError(
-            f"{how.name}: found colours, expected numbers for labels={how.labels!r}; give the parser's own label map, "
+        raise how.error(
+            f"found colours, expected numbers for labels={how.labels!r}; give the parser's own label map, "
             "or leave labels= out for a mask in palette colours"
         )
     packed = colours[..., 0].astype(np.uint32) << 16 | colours[..., 1].astype(np.uint32) << 8 | colours[..., 2]
     distinct, counts = np.unique(packed, return_counts=True)
     if len(distinct) > _COLOURS:
-        what = f"found {len(distinct)} colours; expected a mask in palette colours, not a photograph"
-        raise MogleError(f"{how.name}: {what}")
+        raise how.error(f"found {len(distinct)} colours; expected a mask in palette colours, not a photograph")
     rgb = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=-1).astype(np.uint8)
     nearest, distance = _nearest(rgb, how.palette)
     if (distance > _NEAR**2).any():
@@ -238,8 +238,8 @@ def _foreign_background(colours: np.ndarray, far: np.ndarray, black: np.ndarray,
             f"{tuple(PALETTE[0].tolist())}; it was taken as background"
         )
         return shade[None]
-    raise MogleError(
-        f"{how.name}: found {len(shades)} colours far from the palette, such as {tuple(shade.tolist())} in "
+    raise how.error(
+        f"found {len(shades)} colours far from the palette, such as {tuple(shade.tolist())} in "
         f"{alike.sum()} of {far.size} pixels; expected a mask in palette colours (mogle.labels.PALETTE), not a "
         "photograph or another tool's colours: give that tool's label map instead"
     )
@@ -250,13 +250,13 @@ def _weigh(nearest: np.ndarray, distance: np.ndarray, counts: np.ndarray, how: R
     total, guessed = counts.sum(), counts[distance > 0].sum()
     near = counts[distance <= _NEAR**2].sum()
     if near * 2 < total:
-        raise MogleError(
-            f"{how.name}: found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
+        raise how.error(
+            f"found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
             "expected a mask in palette colours, not a photograph"
         )
     if guessed and not nearest.any():
-        raise MogleError(
-            f"{how.name}: found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
+        raise how.error(
+            f"found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
             "label in R, G and B, saved without loss (PNG, not JPEG)"
         )
     if guessed:
