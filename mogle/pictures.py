@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +105,10 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
     if picture.mode == "CMYK" and picture.info.get("icc_profile"):
         from PIL import ImageCms
 
-        try:
+        with suppress(ImageCms.PyCMSError, OSError):  # a profile of something else is as if there were none
             profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
             found = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
             return found or picture.convert("RGB")
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a profile of something else: as if there were none
     return converted(picture, "RGB", name)
 
 
@@ -145,8 +143,6 @@ def nearest_size(shape: tuple[int, ...], unit: int = 16, pixels: int | None = No
             pixels, which is exact, and not (160, 112).
     """
     height, width = shape[:2]
-    if height < 1 or width < 1 or unit < 1:
-        raise MogleError(f"found a mask of {width} x {height} pixels, expected at least 1 x 1")
     area = pixels or height * width
     ideal = math.sqrt(area * height / width) / unit
     found = []
@@ -195,9 +191,7 @@ def fit_picture(image: Image.Image, size: tuple[int, int], fit: str | None, name
     """A picture brought to (height, width) by Lanczos, see `fit_window`; padding is neutral gray."""
     if image.size == size[::-1]:
         return image
-    shape = (image.height, image.width)
-    top, left, height, width = fit_window(shape, size, fit, name)
+    top, left, height, width = fit_window((image.height, image.width), size, fit, name)
     if top >= 0 and left >= 0:
-        box = (left, top, left + width, top + height)
-        return image.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
+        return image.resize(size[::-1], Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
     return ImageOps.pad(image, size[::-1], Image.Resampling.LANCZOS, color=NEUTRAL)

@@ -65,10 +65,9 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
             with path.open("rb") as file:
-                digest.update(file.read() if size <= _WHOLE else file.read(1_000_000))
-                if size > _WHOLE:
-                    file.seek(-1_000_000, os.SEEK_END)
-                    digest.update(file.read())
+                digest.update(file.read(_WHOLE if size <= _WHOLE else 1_000_000))
+                file.seek(max(file.tell(), size - 1_000_000))
+                digest.update(file.read())
     return digest.hexdigest()
 
 
@@ -82,8 +81,8 @@ def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[
     """Write a PNG with its recipe and origin (weights, versions, device) as text chunks; whole or not at all."""
     chunks = PngImagePlugin.PngInfo()
     numbers = {name: str(getattr(recipe, name)) for name in _NUMBERS}
-    texts = {"Source": SOURCE, "Software": f"Face-MoGLE {mogle.__version__}", **numbers, **origin}
-    texts["size"] = f"{recipe.width}x{recipe.height}"
+    texts = {"Source": SOURCE, "Software": f"Face-MoGLE {mogle.__version__}", **numbers}
+    texts |= {"size": f"{recipe.width}x{recipe.height}", **origin}
     if recipe.prompt is not None:
         texts["prompt"] = recipe.prompt
     if recipe.mask is not None:
@@ -103,8 +102,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         MogleError: the file is no picture, carries no recipe, or one that does not add up.
     """
     picture = open_image(path)
-    texts = {key: str(text) for key, text in getattr(picture, "text", {}).items()}
-    texts.setdefault("mask_guidance", "1.0")  # older files do not name it
+    found = {key: str(text) for key, text in getattr(picture, "text", {}).items()}
+    texts = {"mask_guidance": "1.0"} | found  # older files do not name it
     if texts.pop("Source", None) != SOURCE or "seed" not in texts:
         raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
     try:

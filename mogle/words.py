@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-@dataclass(frozen=True)
-class Attribute:
+class Attribute(NamedTuple):
     """One question about a portrait.
 
     ``in_mask`` says whether the label map already answers it; ``needs`` is the label that must be in the mask for the
@@ -101,18 +100,16 @@ def read_caption(text: str) -> dict[str, str]:
     tokens = [_WORDS["spellings"].get(t, t) for t in re.findall(r"[a-z]+|[.,;:]", text)]
     negated = _negations(tokens)
     sentence = " ".join(tokens)
-    facts: dict[str, str] = {}
-    sure: set[str] = set()
-    for pattern, stated, denied in _phrases():
+    stated: dict[str, str] = {}
+    denied: dict[str, str] = {}
+    for pattern, claims, denials in _phrases():
         for match in list(pattern.finditer(sentence)):
             end = match.start() + len(match[0].rstrip()) - 1
             reach = negated[sentence.count(" ", 0, end)]
             word = next(filter(None, match.groups()), "")
-            claims = _hair(match[0], reach) if stated == "hair" else _facts(denied if reach else stated, word)
-            for name, value in claims.items():
-                if name not in facts or (name not in sure and not reach):
-                    facts[name] = value
-                    if not reach:
-                        sure.add(name)
+            facts = _hair(match[0], reach) if claims == "hair" else _facts(denials if reach else claims, word)
+            for name, value in facts.items():
+                (denied if reach else stated).setdefault(name, value)
             sentence = sentence[: match.start()] + re.sub(r"\w", "_", match[0]) + sentence[match.end() :]
+    facts = denied | stated
     return {name: facts[name] for name in ATTRIBUTES if name in facts}

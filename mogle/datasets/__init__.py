@@ -15,10 +15,9 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,12 +29,11 @@ from mogle.pictures import ENDINGS, Size, fit_picture, read_rgb, same_aspect, si
 
 #: The ids of each split, by number, where a data set has splits.
 SPLITS = {"train": range(0, 27000), "test": range(27000, 30000)}
-#: Tells what is wrong with a caption (such as too many tokens), None where nothing is.
-CaptionProblem = Callable[[str], str | None]
+#: Tells what is wrong with a caption (such as too many tokens), None where nothing is; or nobody does.
+CaptionProblem = Callable[[str], str | None] | None
 
 
-@dataclass(frozen=True)
-class FaceSample:
+class FaceSample(NamedTuple):
     """image: RGB; label_map: uint8 (H, W) of the image's size; captions: the first is the one used in testing."""
 
     id: str
@@ -91,54 +89,46 @@ class FaceDataset(Sequence[FaceSample]):
         self._texts = Files(self.root / "text", (".txt",))
         self._captions: dict[str, Any] = {}
         self.problems: list[Finding] = []
-        problems: list[Finding] = []
         try:
             listed = read_json(self.root / "text.json")
             self._captions = {os.path.splitext(name)[0]: captions for name, captions in listed.items()}
         except MogleError as error:
-            problems.append(Finding("unreadable text.json", "text.json", str(error)))
-        names = {*self._faces.found, *self._masks.found, *self._texts.found, *self._captions}
-        for name in sorted(names, key=natural):
+            self.problems.append(Finding("unreadable text.json", "text.json", str(error)))
+        everything = {*self._faces.found, *self._masks.found, *self._texts.found, *self._captions}
+        names = sorted(everything, key=natural)
+        for name in names:
             if faults := list(self._faults(name)):
                 what = ", ".join(text for _, text in faults)
-                problems.append(Finding(faults[0][0], name, f"{name}: {what}"))
-        faces = self._faces.found.keys()
-        self.ids = sorted(faces, key=natural)
-        self._leave_out(problems)
+                self.problems.append(Finding(faults[0][0], name, f"{name}: {what}"))
+        self.ids = [name for name in names if name in self._faces.found]
+        self._leave_out_problems()
         self._quiet = False  # whether the notes on single files have been given
-        self.has_split = self._is_celeba_like(list(faces))
+        self.has_split = self._is_celeba_like(list(self._faces.found))
         if split and self.has_split:
             self.ids = [name for name in self.ids if int(name) in SPLITS[split]]
         if not self.ids:
             wanted = f"the {split} split" if split and self.has_split else "the data set"
             raise MogleError(
-                f"{self.root}: no usable sample in {wanted} ({len(faces)} pictures, {len(self.problems)} problems; "
-                f"train is ids 0..26999, test 27000..29999); use split=None for all of it{in_lines(self.problems)}"
+                f"{self.root}: no usable sample in {wanted} ({len(self._faces.found)} pictures, {len(self.problems)} "
+                "problems; train is ids 0..26999, test 27000..29999); use split=None for all of it"
+                f"{in_lines(self.problems)}"
             )
 
     def _faults(self, name: str) -> Iterator[tuple[str, str]]:
         """What is wrong with the files of an id: the kind of problem, and what was found."""
-        masks, texts = self._masks.found, self._texts.found
-        if name not in self._faces.found:
-            has = ["mask"] * (name in masks) + ["captions"] * (name in texts or name in self._captions)
-            yield "no picture", f"{' and '.join(has)} without a picture in face/{self._faces.instead(name)}"
-            return
-        yield from self._faces.several(name, "pictures")
-        yield from self._masks.several(name, "masks")
-        if name not in masks:
-            yield "no mask", f"no mask/{name}.png{self._masks.instead(name)}"
-        if name in self._captions:
-            if not _are_captions(self._captions[name]):
+        has = ["mask"] * (name in self._masks.found)
+        has += ["captions"] * (name in self._texts.found or name in self._captions)
+        yield from self._faces.faults(name, "picture", f"{' and '.join(has)} without a picture in face/")
+        if name in self._faces.found:
+            yield from self._masks.faults(name, "mask", f"no mask/{name}.png")
+            if name not in self._captions:
+                yield from self._texts.faults(name, "caption file", f"no captions (text/{name}.txt or text.json)")
+            elif not _are_captions(self._captions[name]):
                 yield "no captions", "text.json holds no list of captions for it"
-        elif name not in texts:
-            yield "no captions", f"no captions (text/{name}.txt or text.json)"
-        else:
-            yield from self._texts.several(name, "texts")
 
-    def _leave_out(self, problems: Sequence[Finding]) -> None:
+    def _leave_out_problems(self) -> None:
         """Takes samples with a problem out; raises all problems, unless they may be left out and something is left."""
-        self.problems += problems
-        bad = {problem.id for problem in problems}
+        bad = {problem.id for problem in self.problems}
         self.ids = [name for name in self.ids if name not in bad]
         if self.problems and not (self.skip_bad and self.ids):
             what = "put them right, or leave these samples out with skip_bad=True"
@@ -153,7 +143,7 @@ class FaceDataset(Sequence[FaceSample]):
         root: str | os.PathLike[str],
         *,
         skip_bad: bool = False,
-        caption_problem: CaptionProblem | None = None,
+        caption_problem: CaptionProblem = None,
         **reading: Any,
     ) -> FaceDataset:
         """The data set for a training, after every file has been read once: all that is wrong with it is said at once.
@@ -175,11 +165,6 @@ class FaceDataset(Sequence[FaceSample]):
         """Sizes and times of the picture's and the mask's file: they change when either does."""
         files = [self.picture_file(index), self.mask_file(index)]
         return [number for file in files for number in (file.stat().st_size, file.stat().st_mtime_ns)]
-
-    @property
-    def skipped(self) -> int:
-        """How many problems were passed over (``skip_bad=True``)."""
-        return len(self.problems)
 
     def _is_celeba_like(self, names: list[str]) -> bool:
         with suppress(MogleError):  # somebody else's file of this name
@@ -254,7 +239,7 @@ class FaceDataset(Sequence[FaceSample]):
     def _attributes(self) -> dict[str, dict[str, str | None]]:
         return read_json(self.root / "attributes.json")
 
-    def validate(self, *, training: bool = False, caption_problem: CaptionProblem | None = None) -> int:
+    def validate(self, *, training: bool = False, caption_problem: CaptionProblem = None) -> int:
         """Read every file of every sample: unreadable pictures, masks of another shape or other labels, empty texts.
 
         With ``training`` a mask of nothing but background is a problem too; `caption_problem` is asked about every
@@ -274,12 +259,11 @@ class FaceDataset(Sequence[FaceSample]):
         for texts in notes.values():
             more = f" (and so for {len(texts) - 1} more)" if len(texts) > 1 else ""
             warnings.warn(texts[0] + more, MogleWarning, stacklevel=2)
-        self._leave_out([finding for finding in found if not finding.note])
-        return len(found) - sum(map(len, notes.values()))
+        self.problems += [finding for finding in found if not finding.note]
+        self._leave_out_problems()
+        return sum(not finding.note for finding in found)
 
-    def inspect(
-        self, index: int, training: bool = True, caption_problem: CaptionProblem | None = None
-    ) -> list[Finding]:
+    def inspect(self, index: int, training: bool = True, caption_problem: CaptionProblem = None) -> list[Finding]:
         """Read all of one sample as a training does -> what is wrong with it, and what was noted; see `validate`."""
         name, size, found = self.ids[index], self.size, []
 

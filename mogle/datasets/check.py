@@ -50,12 +50,11 @@ def check(root: str | Path) -> tuple[int, list[Finding]]:
 def mend(found: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
     """Mend what can be -> what was mended, and why the rest was not. A mask that has to be guessed at is left."""
     done, failed = [], []
-    for finding in found:
+    for finding, repair in [(finding, finding.mend) for finding in found if finding.mend]:
         try:
             with warnings.catch_warnings(action="error", category=MogleWarning):
-                if finding.mend:
-                    finding.mend()
-                    done.append(finding)
+                repair()
+            done.append(finding)
         except (MogleError, MogleWarning, OSError) as error:
             failed.append(str(error))
     return done, failed

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mogle.errors import MogleError
-from mogle.pictures import ENDINGS
 
 LISTED = 8  # problems that are spelled out; the rest is counted by kind
 
@@ -32,15 +31,15 @@ class Finding(NamedTuple):
 
 def natural(name: str) -> list[tuple[Any, ...]]:
     """Sort key: 2 before 10, "00002" before "10"."""
-    parts = re.findall(r"(\D*)(\d*)", name)
-    return [(text, len(number.lstrip("0")), number.lstrip("0"), number) for text, number in parts]
+    parts = re.findall(r"(\D*)(0*)(\d*)", name)
+    return [(text, len(digits), digits, zeros + digits) for text, zeros, digits in parts]
 
 
 class Files:
     """The files of one folder by id: the one list that is checked and opened. `others` end in something else."""
 
     def __init__(self, folder: Path, endings: Sequence[str]) -> None:
-        self.folder = folder
+        self.folder, self.endings = folder, endings
         self.found: dict[str, list[str]] = {}
         self.others: dict[str, list[str]] = {}
         for entry in sorted(os.listdir(folder)) if folder.is_dir() else ():
@@ -53,16 +52,14 @@ class Files:
         """Where the file of an id is."""
         return self.folder / self.found[name][0]
 
-    def several(self, name: str, what: str) -> list[tuple[str, str]]:
-        """Says which, where an id has more than one file: the kind of problem, and what was found."""
-        found = self.found.get(name, [])
-        return [(f"several {what}", f"{len(found)} {what}: {', '.join(found)}; keep one")] if len(found) > 1 else []
-
-    def instead(self, name: str) -> str:
-        """What there is under this id that cannot be read."""
-        if name not in self.others:
-            return ""
-        return f" (found {self.folder.name}/{self.others[name][0]}, expected an ending of {', '.join(ENDINGS)})"
+    def faults(self, name: str, what: str, missing: str) -> list[tuple[str, str]]:
+        """Where an id has not exactly one file: the kind of problem, and what was found."""
+        found, others = self.found.get(name, []), self.others.get(name, [])
+        if len(found) > 1:
+            return [(f"several {what}s", f"{len(found)} {what}s: {', '.join(found)}; keep one")]
+        if others and not found:
+            missing += f" (found {self.folder.name}/{others[0]}, expected an ending of {', '.join(self.endings)})"
+        return [] if found else [(f"no {what}", missing)]
 
 
 def read_text(path: Path) -> str:

@@ -60,17 +60,13 @@ def decode_mask(
             with the likely cause; where it was cropped, padded or stretched.
     """
     check_options(palette, labels, fit)
-    if isinstance(image, dict):
-        keys = ", ".join(map(str, list(image)[:4]))
-        what = f"found a dictionary ({keys}), expected one picture; of an editor's take its 'composite'"
-        raise MogleError(f"mask: {what}")
     name = "mask"
     if isinstance(image, (str, os.PathLike)):
         name, image = str(image), open_image(image)
     elif isinstance(image, Image.Image):
         name = str(getattr(image, "filename", "") or name)
         load(image, name)
-    how = Reading(name, _PALETTES[palette], labels)
+    how = Reading(name, _PALETTES[palette], labels, [])
     label_map = (read_picture if isinstance(image, Image.Image) else read_array)(image, how)
     for note in filter(None, [*how.notes, doubt(label_map)]):
         warnings.warn(f"{name}: {note}", MogleWarning, stacklevel=2)
@@ -117,4 +113,4 @@ def save_mask(path: str | os.PathLike[str] | IO[bytes], label_map: np.ndarray) -
 
 def _checked(label_map: np.ndarray) -> np.ndarray:
     """A uint8 copy of values 0..18; MogleError for others."""
-    return from_numbers(np.asarray(label_map), Reading("label map", PALETTE, "celebamask"))
+    return from_numbers(np.asarray(label_map), Reading("label map", PALETTE, "celebamask", []))

@@ -6,84 +6,67 @@ the brows. What is said here is a note, never an error: people draw what they li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from mogle.labels.classes import GROUPS, LABELS, NEVER_ABOVE, ORDERS, order_table
+from mogle.labels.classes import FAULTS, GROUPS, LABELS, ORDERS, order_table
 
 _SIDE = 512  # larger maps are looked at in every second, third, ... pixel
-#: Classes and groups that are there -> how many of their pixels each row of the map has (H,), and each column (W,).
-Regions = Mapping[str, tuple[np.ndarray, np.ndarray]]
-Measure = Callable[[np.ndarray], float]
 
 
-def _regions(label_map: np.ndarray) -> Regions:
+def _measured(label_map: np.ndarray) -> dict[str, float]:
+    """Of each class and group that is there: "size of hat" and so on, in pixels, rows and columns."""
     step, count = -(-max(label_map.shape) // _SIDE), len(LABELS)
-    small = label_map[::step, ::step]
-    rows, columns = (
-        np.array([np.bincount(line, minlength=count)[:count] for line in lines]) for lines in (small, small.T)
-    )
-    found = {name: (rows[:, labels].sum(1), columns[:, labels].sum(1)) for name, labels in GROUPS.items()}
-    return {name: region for name, region in found.items() if region[0].any()}
+    small, found = label_map[::step, ::step], {}
+    for (first, middle, last), lines in ((("top", "row", "bottom"), small), (("left", "column", "right"), small.T)):
+        counts = np.array([np.bincount(line, minlength=count)[:count] for line in lines])
+        for name, labels in GROUPS.items():
+            pixels = counts[:, labels].sum(1)
+            if pixels.any():
+                found[f"size of {name}"] = pixels.sum()
+                found[f"{middle} of {name}"] = np.average(np.arange(len(pixels)), weights=pixels)
+                found[f"{first} of {name}"], found[f"{last} of {name}"] = np.flatnonzero(pixels)[[0, -1]]
+    return found
 
 
-def _centre(pixels: np.ndarray) -> float:
-    return float(np.average(np.arange(len(pixels)), weights=pixels))
-
-
-def _first(pixels: np.ndarray) -> int:
-    return int(np.flatnonzero(pixels)[0])
-
-
-def _last(pixels: np.ndarray) -> int:
-    return int(np.flatnonzero(pixels)[-1])
-
-
-def _is_laid_out(found: Regions) -> bool:
+def _is_laid_out(found: Mapping[str, float]) -> bool:
     """Whether the nose's centre lies between the skin's edges: then this is laid out as a face."""
-    if not {"nose", "skin"} <= found.keys():
+    if not {"size of nose", "size of skin"} <= found.keys():
         return False
-    both = zip(found["nose"], found["skin"], strict=True)  # in rows, and in columns
-    return all(_first(skin) <= _centre(nose) <= _last(skin) for nose, skin in both)
+    in_rows = found["top of skin"] <= found["row of nose"] <= found["bottom of skin"]
+    return in_rows and found["left of skin"] <= found["column of nose"] <= found["right of skin"]
 
 
-def _faults(found: Regions) -> list[str]:
+def _faults(found: Mapping[str, float]) -> list[str]:
     """What no face has that is held upright, or tilted by less than 60 degrees."""
-
-    def those(words: str, of_one: Measure, of_other: Measure, *pairs: Sequence[str]) -> list[str]:
-        """The pairs whose one measures less than the other; measured are the pixels of each row."""
-        there = [pair for pair in pairs if set(pair) <= found.keys()]
-        return [words.format(*pair) for pair in there if of_one(found[pair[0]][0]) < of_other(found[pair[1]][0])]
-
-    faults = those("{} above {}", _centre, _centre, *NEVER_ABOVE)
-    faults += those("{1} below {0}", _last, _first, ("lips", "hat"))
-    faults += those("more {1} than {0}", np.sum, np.sum, ("skin", "nose"), ("skin", "l_eye"), ("skin", "r_eye"))
-    if _is_laid_out(found):
-        faults += those("{1} below {0}", _last, _first, ("eyes", "brows"))
-        faults += those("{} above {}", _centre, _centre, ("nose", "eyes"))
-        faults += those("{1} below {0}", _centre, _centre, ("lips", "hat"))
-    return list(dict.fromkeys(faults))
+    rules = FAULTS["upright"] + (FAULTS["laid_out"] if _is_laid_out(found) else [])
+    known = [rule for rule in rules if {*rule[1:]} <= found.keys()]
+    return list(dict.fromkeys(fault for fault, less, more in known if found[less] < found[more]))
 
 
-def _is_mirrored(found: Regions) -> bool:
+def _is_mirrored(found: Mapping[str, float]) -> bool:
     """Whether every left part of a face lies on the picture's left of its right part, and eyes or brows are there."""
-    pairs = {part: (f"l_{part}", f"r_{part}") for part in ("eye", "brow", "ear")}
-    there = [part for part, pair in pairs.items() if set(pair) <= found.keys()]
-    columns = [[_centre(found[name][1]) for name in pairs[part]] for part in there]
-    return _is_laid_out(found) and there not in ([], ["ear"]) and all(left < right for left, right in columns)
+    pairs = {part: (f"column of l_{part}", f"column of r_{part}") for part in ("eye", "brow", "ear")}
+    there = [part for part, pair in pairs.items() if {*pair} <= found.keys()]
+    mirrored = all(found[left] < found[right] for left, right in (pairs[part] for part in there))
+    return _is_laid_out(found) and there not in ([], ["ear"]) and mirrored
 
 
 def _is_face(label_map: np.ndarray) -> bool:
     """Whether numbers are labels, nothing speaks against a face, and it is laid out as one."""
-    found = _regions(label_map)
+    found = _measured(label_map)
     return label_map.max() < len(LABELS) and _is_laid_out(found) and not _faults(found) and not _is_mirrored(found)
 
 
 def doubt(label_map: np.ndarray) -> str:
     """Why a label map cannot be a face, the likely cause, and what mends it; empty where nothing speaks against it."""
-    found = _regions(label_map)
-    faults, mirrored, present = _faults(found), _is_mirrored(found), [name for name in LABELS if name in found]
+    found = _measured(label_map)
+    faults, mirrored, present = (
+        _faults(found),
+        _is_mirrored(found),
+        [name for name in LABELS if f"size of {name}" in found],
+    )
     if present == ["background", "skin"]:
         return (
             "found skin (1) and background (0) alone, expected a face's classes; a black-and-white mask of what is in "

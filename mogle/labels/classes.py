@@ -30,8 +30,8 @@ ORDERS: dict[str, list[str]] = _DATA["orders"]
 GROUPS = {name: [label] for label, name in enumerate(LABELS)}
 GROUPS |= {group: [LABELS.index(name) for name in names] for group, names in _DATA["groups"].items()}
 
-#: Pairs of classes or groups of which the first never lies above the second in an upright head.
-NEVER_ABOVE: list[list[str]] = _DATA["faces"]["never_above"]
+#: What no face has: words for it, and two measures of which the first is then less than the second.
+FAULTS: dict[str, list[list[str]]] = _DATA["faults"]
 
 
 def order_table(labels: str) -> np.ndarray:

@@ -6,9 +6,8 @@ Nothing is guessed in silence: a number or colour that stands for nothing is ref
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,8 +26,7 @@ _FLAT = 12  # how much JPEG makes the channels of a flat region vary there
 _GRAY_JPEG = "found a gray JPEG, whose compression changes labels; expected a PNG: save the mask as one, anew"
 
 
-@dataclass
-class Reading:
+class Reading(NamedTuple):
     """How a mask is to be read: its name in messages, the colours of the labels, who gave the numbers.
 
     `notes` is what was done with it that may not have been meant.
@@ -37,7 +35,7 @@ class Reading:
     name: str
     palette: np.ndarray
     labels: str
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def error(self, text: str) -> MogleError:
         """An error that names the mask."""
@@ -59,6 +57,9 @@ def read_picture(picture: Image.Image, how: Reading) -> np.ndarray:
 
 def read_array(array: Any, how: Reading) -> np.ndarray:
     """Numpy or torch array -> label map; see `mogle.labels.decode_mask` for the shapes."""
+    if isinstance(array, dict):
+        keys = ", ".join(map(str, list(array)[:4]))
+        raise how.error(f"found a dictionary ({keys}), expected one picture; of an editor's take its 'composite'")
     if hasattr(array, "detach"):  # torch, without importing it
         array = array.detach().cpu().numpy()
     values = np.asarray(array)
@@ -198,7 +199,20 @@ def _from_colours(colours: np.ndarray, how: Reading, jpeg: bool = False) -> np.n
         if background is not None:
             nearest, distance = _nearest(rgb, np.concatenate([how.palette, background]))
             nearest[nearest == len(how.palette)] = 0
-    _weigh(nearest, distance, counts, how)
+    total, guessed, near = counts.sum(), counts[distance > 0].sum(), counts[distance <= _NEAR**2].sum()
+    if near * 2 < total:
+        raise how.error(
+            f"found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
+            "expected a mask in palette colours, not a photograph"
+        )
+    if guessed and not nearest.any():
+        raise how.error(
+            f"found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
+            "label in R, G and B, saved without loss (PNG, not JPEG)"
+        )
+    if guessed:
+        share = f"{guessed} of {total} pixels ({guessed / total:.2%})"
+        how.notes.append(f"{share} had no palette colour, the nearest label was taken")
     return nearest[np.searchsorted(distinct, packed)]
 
 
@@ -243,22 +257,3 @@ def _foreign_background(colours: np.ndarray, far: np.ndarray, black: np.ndarray,
         f"{alike.sum()} of {far.size} pixels; expected a mask in palette colours (mogle.labels.PALETTE), not a "
         "photograph or another tool's colours: give that tool's label map instead"
     )
-
-
-def _weigh(nearest: np.ndarray, distance: np.ndarray, counts: np.ndarray, how: Reading) -> None:
-    """Refuse what is no mask in palette colours; count the pixels whose colour had to be guessed."""
-    total, guessed = counts.sum(), counts[distance > 0].sum()
-    near = counts[distance <= _NEAR**2].sum()
-    if near * 2 < total:
-        raise how.error(
-            f"found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
-            "expected a mask in palette colours, not a photograph"
-        )
-    if guessed and not nearest.any():
-        raise how.error(
-            f"found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
-            "label in R, G and B, saved without loss (PNG, not JPEG)"
-        )
-    if guessed:
-        share = f"{guessed} of {total} pixels ({guessed / total:.2%})"
-        how.notes.append(f"{share} had no palette colour, the nearest label was taken")
