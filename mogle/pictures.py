@@ -189,8 +189,6 @@ def fit_window(shape: tuple[int, ...], size: tuple[int, int], fit: str | None, n
 
 def fit_picture(image: Image.Image, size: tuple[int, int], fit: str | None, name: str = "picture") -> Image.Image:
     """A picture brought to (height, width) by Lanczos, see `fit_window`; padding is neutral gray."""
-    if image.size == size[::-1]:
-        return image
     top, left, height, width = fit_window((image.height, image.width), size, fit, name)
     if top >= 0 and left >= 0:
         return image.resize(size[::-1], Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))

@@ -11,10 +11,9 @@ import hashlib
 import io
 import os
 import platform
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -26,7 +25,7 @@ from mogle.labels import decode_mask, save_mask
 from mogle.pictures import open_image
 
 SOURCE = "AI-generated"
-_NUMBERS: dict[str, Any] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
+_NUMBERS: dict[str, type] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 _WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go into a fingerprint, not all 24 GB of FLUX
 
@@ -47,8 +46,7 @@ class Recipe:
 
     def differences(self, other: Recipe) -> list[str]:
         """Names of the fields in which two recipes differ; none: the same picture on the same weights and machine."""
-        names = [field.name for field in fields(self)]
-        return [name for name in names if not np.array_equal(getattr(self, name), getattr(other, name))]
+        return [name for name, mine in vars(self).items() if not np.array_equal(mine, vars(other)[name])]
 
 
 def mask_hash(label_map: np.ndarray) -> str:
@@ -102,8 +100,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         MogleError: the file is no picture, carries no recipe, or one that does not add up.
     """
     picture = open_image(path)
-    found = {key: str(text) for key, text in getattr(picture, "text", {}).items()}
-    texts = {"mask_guidance": "1.0"} | found  # older files do not name it
+    # older files do not name the mask guidance
+    texts = {"mask_guidance": "1.0"} | {key: str(text) for key, text in getattr(picture, "text", {}).items()}
     if texts.pop("Source", None) != SOURCE or "seed" not in texts:
         raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
     try:

@@ -24,26 +24,20 @@ class Attribute(NamedTuple):
     """
 
     name: str
-    values: tuple[str, ...]
+    values: list[str]
     in_mask: bool
     needs: int | None = None
 
 
-ATTRIBUTES: dict[str, Attribute] = {
-    name: Attribute(name, tuple(row["values"]), row["in_mask"], row.get("needs"))
-    for name, row in _WORDS["attributes"].items()
-}
+ATTRIBUTES: dict[str, Attribute] = {name: Attribute(name, **row) for name, row in _WORDS["attributes"].items()}
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 _HAIR, _SKIN = _WORDS["hair"], _WORDS["skin"]
 _HAIR_FIELD = {v: n for n in ("hair_length", "hair_texture", "hair_color") for v in ATTRIBUTES[n].values}
-_PARTS = {
-    **_WORDS["parts"],
-    "hair": f"(?:{'|'.join(_HAIR)}|dark|light|thick|thin|shoulder|length)",
-    "skin": f"({'|'.join(_SKIN)})",
-}
+_PARTS = _WORDS["parts"] | {"skin": f"({'|'.join(_SKIN)})"}
+_PARTS["hair"] = f"(?:{'|'.join(_HAIR)}|dark|light|thick|thin|shoulder|length)"
 _NEGATION_ENDS = (".", ",", ";", ":", "but", "with", "in", "against", "while")
 
 

@@ -179,9 +179,6 @@ class FaceDataset(Sequence[FaceSample]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[FaceSample]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: int) -> FaceSample:  # type: ignore[override]  # no slices: pictures are loaded one by one
         name = self.ids[index]
         image, label_map = self.image(index), self.label_map(index)

@@ -12,7 +12,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -94,7 +93,7 @@ def _mendable(kind: str, name: str, path: Path, mend: Callable[[Path], None]) ->
     return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: mend(path))
 
 
-def _clean(caption: Any) -> Any:
+def _clean(caption: object) -> object:
     return " ".join(caption.replace("\ufeff", "").split()) if isinstance(caption, str) else caption
 
 

@@ -6,8 +6,6 @@ the brows. What is said here is a note, never an error: people draw what they li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from mogle.labels.classes import FAULTS, GROUPS, LABELS, ORDERS, order_table
@@ -30,27 +28,27 @@ def _measured(label_map: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _is_laid_out(found: Mapping[str, float]) -> bool:
+def _is_laid_out(found: dict[str, float]) -> bool:
     """Whether the nose's centre lies between the skin's edges: then this is laid out as a face."""
-    if not {"size of nose", "size of skin"} <= found.keys():
-        return False
-    in_rows = found["top of skin"] <= found["row of nose"] <= found["bottom of skin"]
-    return in_rows and found["left of skin"] <= found["column of nose"] <= found["right of skin"]
+    edges = ("top of skin", "row of nose", "bottom of skin"), ("left of skin", "column of nose", "right of skin")
+    there = all({*line} <= found.keys() for line in edges)
+    return there and all(found[first] <= found[middle] <= found[last] for first, middle, last in edges)
 
 
-def _faults(found: Mapping[str, float]) -> list[str]:
+def _faults(found: dict[str, float]) -> list[str]:
     """What no face has that is held upright, or tilted by less than 60 degrees."""
     rules = FAULTS["upright"] + (FAULTS["laid_out"] if _is_laid_out(found) else [])
     known = [rule for rule in rules if {*rule[1:]} <= found.keys()]
     return list(dict.fromkeys(fault for fault, less, more in known if found[less] < found[more]))
 
 
-def _is_mirrored(found: Mapping[str, float]) -> bool:
+def _is_mirrored(found: dict[str, float]) -> bool:
     """Whether every left part of a face lies on the picture's left of its right part, and eyes or brows are there."""
-    pairs = {part: (f"column of l_{part}", f"column of r_{part}") for part in ("eye", "brow", "ear")}
-    there = [part for part, pair in pairs.items() if {*pair} <= found.keys()]
-    mirrored = all(found[left] < found[right] for left, right in (pairs[part] for part in there))
-    return _is_laid_out(found) and there not in ([], ["ear"]) and mirrored
+    pairs = [(f"column of l_{part}", f"column of r_{part}") for part in ("eye", "brow", "ear")]
+    there = [pair for pair in pairs if {*pair} <= found.keys()]
+    return (
+        _is_laid_out(found) and there not in ([], pairs[2:]) and all(found[one] < found[other] for one, other in there)
+    )
 
 
 def _is_face(label_map: np.ndarray) -> bool:

@@ -127,11 +127,10 @@ def _number_hint(present: np.ndarray, name: str) -> str:
 
 def _part_hint(name: str) -> str:
     """What to do about black and white, with the part's name where the file has it ("00000_hair.png")."""
-    part = next((label for label in LABELS if re.search(rf"(^|[_\W\d]){label}($|[_\W])", Path(name).stem)), "")
-    of = f"one part ({part})" if part else "one region"
+    parts = [f"part ({label})" for label in LABELS if re.search(rf"(^|[_\W\d]){label}($|[_\W])", Path(name).stem)]
     return (
-        f"a black-and-white mask of {of} alone, as CelebAMask-HQ's raw annotations are, is not enough: join the parts "
-        "of the face to one mask of labels first (`mogle data merge-parts` does it)"
+        f"a black-and-white mask of one {[*parts, 'region'][0]} alone, as CelebAMask-HQ's raw annotations are, is not "
+        "enough: join the parts of the face to one mask of labels first (`mogle data merge-parts` does it)"
     )
 
 
