@@ -168,9 +168,8 @@ class FaceDataset(Sequence[FaceSample]):
 
     def _is_celeba_like(self, names: list[str]) -> bool:
         with suppress(MogleError):  # somebody else's file of this name
-            manifest = read_json(self.root / "dataset.json")
-            if "style" in manifest:
-                return manifest["style"] == "portraits"
+            if style := read_json(self.root / "dataset.json").get("style"):
+                return style == "portraits"
         if not all(n.isdecimal() and str(int(n)) == n and int(n) < SPLITS["test"].stop for n in names):
             return False
         numbers = [int(n) for n in names]

@@ -46,9 +46,8 @@ def _is_mirrored(found: dict[str, float]) -> bool:
     """Whether every left part of a face lies on the picture's left of its right part, and eyes or brows are there."""
     pairs = [(f"column of l_{part}", f"column of r_{part}") for part in ("eye", "brow", "ear")]
     there = [pair for pair in pairs if {*pair} <= found.keys()]
-    return (
-        _is_laid_out(found) and there not in ([], pairs[2:]) and all(found[one] < found[other] for one, other in there)
-    )
+    mirrored = all(found[left] < found[right] for left, right in there)
+    return _is_laid_out(found) and mirrored and there not in ([], pairs[2:])
 
 
 def _is_face(label_map: np.ndarray) -> bool:
@@ -60,11 +59,8 @@ def _is_face(label_map: np.ndarray) -> bool:
 def doubt(label_map: np.ndarray) -> str:
     """Why a label map cannot be a face, the likely cause, and what mends it; empty where nothing speaks against it."""
     found = _measured(label_map)
-    faults, mirrored, present = (
-        _faults(found),
-        _is_mirrored(found),
-        [name for name in LABELS if f"size of {name}" in found],
-    )
+    faults, mirrored = _faults(found), _is_mirrored(found)
+    present = [name for name in LABELS if f"size of {name}" in found]
     if present == ["background", "skin"]:
         return (
             "found skin (1) and background (0) alone, expected a face's classes; a black-and-white mask of what is in "
