@@ -47,7 +47,7 @@ def decode_mask(
             (face-parsing.PyTorch), "lapa", "farl", "segface", or "one-based"; matters for numbers only.
         size: resize to this side, or (height, width), by nearest neighbour. None keeps the size.
         fit: what to do where `size` has another shape than the mask: "crop" keeps the middle, "pad" adds background,
-            "stretch" loses the shape. None refuses; `nearest_size` names a size that keeps the shape.
+            "stretch" loses the shape. None refuses; `mogle.pictures.nearest_size` names a size that keeps it.
 
     Returns:
         uint8 (H, W), values 0..18, a copy.
