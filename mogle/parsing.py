@@ -29,7 +29,8 @@ def parse_face(
     """
     from PIL import Image
 
-    from mogle.labels import decode_mask, open_image
+    from mogle.labels import decode_mask
+    from mogle.pictures import open_image
 
     if parser is None:
         from mogle.checkpoints import JUDGES, shipped

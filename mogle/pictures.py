@@ -6,6 +6,8 @@ import io
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,15 @@ from mogle.errors import MogleError, MogleWarning
 
 #: Larger pictures are refused before a single pixel is decoded: a few kilobytes of PNG can unpack to gigabytes.
 MAX_PIXELS = 25_000_000  # 5,000 x 5,000: decoding a mask of colours takes 0.6 GB and seconds
+_AT_MOST = f"expected at most {MAX_PIXELS // 1_000_000} million; make it smaller first"
 
 #: Endings of the files that count as pictures in a data set, in any mixture of small and capital letters.
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 #: What `fit` may be where a size of another shape is asked for.
 FITS = ("crop", "pad", "stretch")
+
+Size = int | tuple[int, int]  # a side, or (height, width)
 
 NEUTRAL = (128, 128, 128)  # what is seen through transparent pixels, and around a padded picture
 
@@ -32,60 +37,47 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         MogleError: the file is missing, a directory, not a picture, cut short, or larger than `MAX_PIXELS`.
     """
     name, path = str(path), Path(path)
-    if path.is_dir():
-        raise MogleError(f"{name}: found a directory, expected an image file")
     if not path.is_file():
-        raise MogleError(f"{name}: no such file; expected an image file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise MogleError(f"{name}: {_too_large()}") from error
-    except UnidentifiedImageError as error:
-        raise MogleError(
-            f"{name}: found no image in the file, or a damaged one; expected a PNG, JPEG or other picture"
-        ) from error
-    except Exception as error:  # a header that is damaged in one of many ways, or no permission to read
-        raise MogleError(f"{name}: cannot be opened as an image ({_one_line(error)})") from error
+        found = "found a directory," if path.is_dir() else "no such file;"
+        raise MogleError(f"{name}: {found} expected an image file")
+    with _trying(name, "cannot be opened as an image"):  # a damaged header, or no permission to read
+        picture = Image.open(path)
     with picture:  # closes the file, not the pixels
         load(picture, name)
-        try:
+        with _trying(name, "its note on how to turn it (EXIF) is damaged"):
             ImageOps.exif_transpose(picture, in_place=True)
-        except Exception as error:
-            raise MogleError(f"{name}: its note on how to turn it (EXIF) is damaged ({_one_line(error)})") from error
     return picture
 
 
 def load(picture: Image.Image, name: str) -> None:
     """Decode the pixels of an opened picture, whose size its header has told already."""
     if picture.width * picture.height > MAX_PIXELS:
-        raise MogleError(f"{name}: {_too_large(picture.size)}")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # about truncated or odd metadata
-            picture.load()
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
-        raise MogleError(f"{name}: the image is damaged or cut short ({_one_line(error)})") from error
-
-
-def _too_large(size: tuple[int, int] | None = None) -> str:
-    found = f"{size[0]} x {size[1]} pixels" if size else "an enormous picture"
-    return f"found {found}, expected at most {MAX_PIXELS // 1_000_000} million; make it smaller first"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        raise MogleError(f"{name}: found {picture.width} x {picture.height} pixels, {_AT_MOST}")
+    with _trying(name, "the image is damaged or cut short"):
+        picture.load()
 
 
 def converted(picture: Image.Image, mode: str, name: str) -> Image.Image:
     """The picture in another of Pillow's modes; MogleError where Pillow knows no way."""
-    try:
+    trouble = f"found a picture in mode {picture.mode}, which cannot be read as {mode}; save it as an 8-bit RGB PNG"
+    with _trying(name, trouble):
         return picture.convert(mode)
+
+
+@contextmanager
+def _trying(name: str, trouble: str) -> Iterator[None]:
+    """Whatever Pillow raises (OSError, SyntaxError, struct.error, zlib.error, ...) as a MogleError of one line."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about large pictures, truncated or odd metadata
+            yield
+    except Image.DecompressionBombError as error:
+        raise MogleError(f"{name}: found an enormous picture, {_AT_MOST}") from error
+    except UnidentifiedImageError as error:
+        found = "found no image in the file, or a damaged one"
+        raise MogleError(f"{name}: {found}; expected a PNG, JPEG or other picture") from error
     except Exception as error:
-        raise MogleError(
-            f"{name}: found a picture in mode {picture.mode}, which cannot be read as {mode} ({_one_line(error)}); "
-            f"save it as an 8-bit RGB PNG"
-        ) from error
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise MogleError(f"{name}: {trouble} ({line})") from error
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
@@ -105,24 +97,18 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
         return _from_deep_gray(picture, name)
     if picture.has_transparency_data:
         rgba = converted(picture, "RGBA", name)
-        seen_through = float((np.asarray(rgba.getchannel("A")) < 255).mean())
-        if seen_through:
-            warnings.warn(
-                f"{name}: {seen_through:.0%} of the picture is transparent; it was laid on neutral gray",
-                MogleWarning,
-                stacklevel=2,
-            )
+        if seen_through := (np.asarray(rgba.getchannel("A")) < 255).mean():
+            what = f"{seen_through:.0%} of the picture is transparent; it was laid on neutral gray"
+            warnings.warn(f"{name}: {what}", MogleWarning, stacklevel=2)
         ground = Image.new("RGBA", rgba.size, (*NEUTRAL, 255))
         return Image.alpha_composite(ground, rgba).convert("RGB")
     if picture.mode == "CMYK" and picture.info.get("icc_profile"):
         from PIL import ImageCms
 
-        try:
+        with suppress(ImageCms.PyCMSError, OSError):  # a profile of something else is as if there were none
             profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
             found = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
             return found or picture.convert("RGB")
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a profile of something else: as if there were none
     return converted(picture, "RGB", name)
 
 
@@ -157,20 +143,18 @@ def nearest_size(shape: tuple[int, ...], unit: int = 16, pixels: int | None = No
             pixels, which is exact, and not (160, 112).
     """
     height, width = shape[:2]
-    if height < 1 or width < 1 or unit < 1:
-        raise MogleError(f"found a mask of {width} x {height} pixels, expected at least 1 x 1")
     area = pixels or height * width
     ideal = math.sqrt(area * height / width) / unit
-    best: tuple[float, tuple[int, int]] = (math.inf, (unit, unit))
+    found = []
     for rows in range(max(1, int(ideal / 2)), math.ceil(ideal * 2) + 1):
-        for columns in {max(1, math.floor(rows * width / height)), max(1, math.ceil(rows * width / height))}:
+        for columns in (max(1, math.floor(rows * width / height)), max(1, math.ceil(rows * width / height))):
             shape_off = abs(math.log(rows * width / (columns * height)))
             size_off = abs(math.log(rows * columns * unit**2 / area))
-            best = min(best, (10 * shape_off + size_off, (rows * unit, columns * unit)))
-    return best[1]
+            found.append((10 * shape_off + size_off, rows * unit, columns * unit))
+    return min(found)[1:]
 
 
-def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+def sides(size: Size) -> tuple[int, int]:
     """A side, or (height, width), as the latter; MogleError where it is less than a pixel."""
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
@@ -205,19 +189,7 @@ def fit_window(shape: tuple[int, ...], size: tuple[int, int], fit: str | None, n
 
 def fit_picture(image: Image.Image, size: tuple[int, int], fit: str | None, name: str = "picture") -> Image.Image:
     """A picture brought to (height, width) by Lanczos, see `fit_window`; padding is neutral gray."""
-    if image.size == size[::-1]:
-        return image
-    shape = (image.height, image.width)
-    top, left, height, width = fit_window(shape, size, fit, name)
+    top, left, height, width = fit_window((image.height, image.width), size, fit, name)
     if top >= 0 and left >= 0:
-        box = (left, top, left + width, top + height)
-        return image.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
+        return image.resize(size[::-1], Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
     return ImageOps.pad(image, size[::-1], Image.Resampling.LANCZOS, color=NEUTRAL)
-
-
-def said(fit: str | None, shape: tuple[int, ...], size: tuple[int, int]) -> str:
-    """What `fit_window` did, in words for a note; empty where nothing was lost."""
-    if fit is None or same_aspect(shape, size):
-        return ""
-    done = {"crop": "cropped", "pad": "padded", "stretch": "stretched out of its shape"}[fit]
-    return f"of {shape[1]} x {shape[0]} pixels, {done} to {size[1]} x {size[0]}"

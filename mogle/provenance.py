@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import platform
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from PIL import Image, PngImagePlugin
 import mogle
 from mogle.errors import MogleError
 from mogle.files import atomic_write
-from mogle.labels import decode_mask, open_image, save_mask
+from mogle.labels import decode_mask, save_mask
+from mogle.pictures import open_image
 
 SOURCE = "AI-generated"
+_NUMBERS: dict[str, type] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 _WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go into a fingerprint, not all 24 GB of FLUX
 
@@ -44,12 +46,7 @@ class Recipe:
 
     def differences(self, other: Recipe) -> list[str]:
         """Names of the fields in which two recipes differ; none: the same picture on the same weights and machine."""
-        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
-        return [
-            name
-            for name, mine, theirs in pairs
-            if not (np.array_equal(mine, theirs) if mine is not None is not theirs else mine is theirs)
-        ]
+        return [name for name, mine in vars(self).items() if not np.array_equal(mine, vars(other)[name])]
 
 
 def mask_hash(label_map: np.ndarray) -> str:
@@ -66,12 +63,9 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
             with path.open("rb") as file:
-                if size <= _WHOLE:
-                    digest.update(file.read())
-                else:
-                    digest.update(file.read(1_000_000))
-                    file.seek(-1_000_000, os.SEEK_END)
-                    digest.update(file.read())
+                digest.update(file.read(_WHOLE if size <= _WHOLE else 1_000_000))
+                file.seek(max(file.tell(), size - 1_000_000))
+                digest.update(file.read())
     return digest.hexdigest()
 
 
@@ -84,17 +78,9 @@ def versions() -> str:
 def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[str, str]) -> None:
     """Write a PNG with its recipe and origin (weights, versions, device) as text chunks; whole or not at all."""
     chunks = PngImagePlugin.PngInfo()
-    texts = {
-        "Source": SOURCE,
-        "Software": f"Face-MoGLE {mogle.__version__}",
-        "seed": str(recipe.seed),
-        "steps": str(recipe.steps),
-        "guidance": repr(recipe.guidance),
-        "strength": repr(recipe.strength),
-        "mask_guidance": repr(recipe.mask_guidance),
-        "size": f"{recipe.width}x{recipe.height}",
-        **origin,
-    }
+    numbers = {name: str(getattr(recipe, name)) for name in _NUMBERS}
+    texts = {"Source": SOURCE, "Software": f"Face-MoGLE {mogle.__version__}", **numbers}
+    texts |= {"size": f"{recipe.width}x{recipe.height}", **origin}
     if recipe.prompt is not None:
         texts["prompt"] = recipe.prompt
     if recipe.mask is not None:
@@ -114,7 +100,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         MogleError: the file is no picture, carries no recipe, or one that does not add up.
     """
     picture = open_image(path)
-    texts = {key: str(text) for key, text in getattr(picture, "text", {}).items()}
+    # older files do not name the mask guidance
+    texts = {"mask_guidance": "1.0"} | {key: str(text) for key, text in getattr(picture, "text", {}).items()}
     if texts.pop("Source", None) != SOURCE or "seed" not in texts:
         raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
     try:
@@ -124,17 +111,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
             mask = decode_mask(Image.open(io.BytesIO(base64.b64decode(texts.pop("mask")))))
             if mask_hash(mask) != expected:
                 raise ValueError("the mask is not the one of its hash")
-        recipe = Recipe(
-            prompt=texts.pop("prompt", None),
-            mask=mask,
-            seed=int(texts.pop("seed")),
-            steps=int(texts.pop("steps")),
-            guidance=float(texts.pop("guidance")),
-            strength=float(texts.pop("strength")),
-            height=height,
-            width=width,
-            mask_guidance=float(texts.pop("mask_guidance", 1.0)),
-        )
+        numbers = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
+        recipe = Recipe(texts.pop("prompt", None), mask, height=height, width=width, **numbers)
     except (KeyError, ValueError, OSError) as error:
         raise MogleError(f"{path}: the recipe in the file is damaged ({error})") from error
     texts.pop("Software", None)

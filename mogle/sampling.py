@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from mogle.errors import MogleError, MogleWarning
-from mogle.labels import decode_mask, nearest_size, resize_labels
-from mogle.pictures import same_aspect
+from mogle.labels import decode_mask, resize_labels
+from mogle.pictures import nearest_size, same_aspect
 from mogle.provenance import Recipe, read_picture, save_picture
 
 if TYPE_CHECKING:

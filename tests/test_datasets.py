@@ -87,7 +87,7 @@ def test_all_problems_at_once(tmp_path):
     assert "3 problems" in message and "no mask/1.png" in message and "skip_bad" in message
     assert "2: mask and captions without a picture" in message and "3: 2 pictures" in message
     data = FaceDataset(tmp_path, skip_bad=True)
-    assert data.ids == ["0", "4", "5"] and data.skipped == 3
+    assert data.ids == ["0", "4", "5"] and len(data.problems) == 3
 
 
 def test_validate_reads_files(tmp_path):
@@ -306,7 +306,7 @@ def test_what_is_wrong_is_said_of_its_sample_and_file(tmp_path, change, words):
         assert all(word in str(caught.value) for word in words[1:]), caught.value
     elif change is not deep_json:
         data = FaceDataset.checked(tmp_path, skip_bad=True, caption_problem=too_long)
-        assert len(data) == 2 and data.skipped == 1
+        assert len(data) == 2 and len(data.problems) == 1
 
 
 def test_a_caption_that_is_too_long_is_found_before_the_run():

@@ -25,10 +25,10 @@ from mogle.labels import (
     PALETTE,
     colorize,
     decode_mask,
-    nearest_size,
     resize_labels,
     save_mask,
 )
+from mogle.pictures import nearest_size
 
 CASES = Path(__file__).parent / "cases" / "masks"
 PORTRAITS = Path(__file__).parents[1] / "data"

@@ -14,25 +14,26 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mogle.datasets.files import Files, Problem, in_lines, natural, read_json, read_text
+from mogle.datasets.files import Files, Finding, in_lines, natural, read_json, read_text
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels import check_options, decode_mask, resize_labels
-from mogle.pictures import ENDINGS, fit_picture, read_rgb, same_aspect, sides
+from mogle.pictures import ENDINGS, Size, fit_picture, read_rgb, same_aspect, sides
 
-TRAIN_IDS = range(0, 27000)
-TEST_IDS = range(27000, 30000)
+#: The ids of each split, by number, where a data set has splits.
+SPLITS = {"train": range(0, 27000), "test": range(27000, 30000)}
+#: Tells what is wrong with a caption (such as too many tokens), None where nothing is; or nobody does.
+CaptionProblem = Callable[[str], str | None] | None
 
 
-@dataclass(frozen=True)
-class FaceSample:
+class FaceSample(NamedTuple):
     """image: RGB; label_map: uint8 (H, W) of the image's size; captions: the first is the one used in testing."""
 
     id: str
@@ -40,14 +41,6 @@ class FaceSample:
     label_map: np.ndarray
     captions: list[str]
     attributes: dict[str, str | None] | None
-
-
-def _complain(root: Path, problems: Sequence[Problem], none_left: bool = False) -> MogleError:
-    what = "put them right: no usable sample is left without them"
-    if not none_left:
-        what = "put them right, or leave these samples out with skip_bad=True"
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return MogleError(f"{root}: {count} in the data set; {what}{in_lines(problems)}")
 
 
 class FaceDataset(Sequence[FaceSample]):
@@ -61,7 +54,7 @@ class FaceDataset(Sequence[FaceSample]):
             has no split: "train", "test" and None all mean all of it.
         size: side, or (height, width), that pictures (Lanczos) and label maps (nearest) are brought to. None keeps the
             picture's size, and brings the label map to it (CelebA-HQ has 1,024 px faces and 512 px masks).
-        skip_bad: leave samples with a problem out, and say how many in ``skipped``, instead of raising.
+        skip_bad: leave samples with a problem out, and say which in ``problems``, instead of raising.
         labels, palette: who gave the masks' numbers, and their colours; see `mogle.labels.decode_mask`.
         fit: "crop", "pad" or "stretch", for samples of another shape than ``size``; None refuses them.
 
@@ -76,103 +69,96 @@ class FaceDataset(Sequence[FaceSample]):
         self,
         root: str | os.PathLike[str],
         split: str | None = None,
-        size: int | tuple[int, int] | None = None,
+        size: Size | None = None,
         *,
         skip_bad: bool = False,
         labels: str = "celebamask",
         palette: str = "dataset",
         fit: str | None = None,
     ) -> None:
-        if split not in (None, "train", "test"):
+        if split is not None and split not in SPLITS:
             raise MogleError(f"split {split!r}: expected 'train', 'test' or None")
-        self.root = Path(root)
-        self.size = None if size is None else sides(size)
-        self.skip_bad, self.fit = skip_bad, fit
         check_options(palette, labels, fit)
-        self.labels, self.palette = labels, palette
+        self.root, self.skip_bad = Path(root), skip_bad
+        self.size = None if size is None else sides(size)
+        self.labels, self.palette, self.fit = labels, palette, fit
         if not (self.root / "face").is_dir():
             found = "a folder without face/" if self.root.is_dir() else "no such folder"
             raise MogleError(f"{self.root}: {found}; expected a data set with face/, mask/ and text/ or text.json")
-        self._faces = Files.listed(self.root, "face", ENDINGS)
-        self._masks = Files.listed(self.root, "mask", ENDINGS)
-        self._texts = Files.listed(self.root, "text", (".txt",))
-        self._problems: list[Problem] = []
-        listed = read_json(self.root / "text.json", self._problems)
-        self._captions = {os.path.splitext(name)[0]: captions for name, captions in listed.items()}
-        bad = self._pair_up()
-        if self._problems and not skip_bad:
-            raise _complain(self.root, self._problems)
+        self._faces, self._masks = (Files(self.root / folder, ENDINGS) for folder in ("face", "mask"))
+        self._texts = Files(self.root / "text", (".txt",))
+        self._captions: dict[str, Any] = {}
+        self.problems: list[Finding] = []
+        try:
+            listed = read_json(self.root / "text.json")
+            self._captions = {os.path.splitext(name)[0]: captions for name, captions in listed.items()}
+        except MogleError as error:
+            self.problems.append(Finding("unreadable text.json", "text.json", str(error)))
+        everything = {*self._faces.found, *self._masks.found, *self._texts.found, *self._captions}
+        names = sorted(everything, key=natural)
+        for name in names:
+            if faults := list(self._faults(name)):
+                what = ", ".join(text for _, text in faults)
+                self.problems.append(Finding(faults[0][0], name, f"{name}: {what}"))
+        self.ids = [name for name in names if name in self._faces.found]
+        self._leave_out_problems()
         self._quiet = False  # whether the notes on single files have been given
-        self._attributes: dict[str, dict[str, str | None]] | None = None
         self.has_split = self._is_celeba_like(list(self._faces.found))
-        self.ids = [name for name in sorted(self._faces.found, key=natural) if name not in bad]
         if split and self.has_split:
-            inside = TRAIN_IDS if split == "train" else TEST_IDS
-            self.ids = [name for name in self.ids if int(name) in inside]
+            self.ids = [name for name in self.ids if int(name) in SPLITS[split]]
         if not self.ids:
-            if self._faces.found.keys() <= bad and self._problems:
-                raise _complain(self.root, self._problems, none_left=True)
             wanted = f"the {split} split" if split and self.has_split else "the data set"
             raise MogleError(
-                f"{self.root}: no usable sample in {wanted} ({len(self._faces.found)} pictures, {len(bad)} ids with "
-                f"problems; train is ids 0..26999, test 27000..29999); use split=None for all of it"
-                f"{in_lines(self._problems)}"
+                f"{self.root}: no usable sample in {wanted} ({len(self._faces.found)} pictures, {len(self.problems)} "
+                "problems; train is ids 0..26999, test 27000..29999); use split=None for all of it"
+                f"{in_lines(self.problems)}"
             )
 
-    def _pair_up(self) -> set[str]:
-        """The ids whose files do not belong together, each with its problems."""
-        bad: set[str] = set()
-        faces, masks, texts, captions = self._faces.found, self._masks.found, self._texts.found, self._captions
-        for name in sorted(faces.keys() | masks.keys() | texts.keys() | captions.keys(), key=natural):
-            found: list[tuple[str, str]] = []
-            if name not in faces:
-                has = [what for what, there in (("mask", masks), ("captions", {**texts, **captions})) if name in there]
-                without = f"{' and '.join(has)} without a picture in face/{self._faces.instead(name)}"
-                found.append(("no picture", without))
-            else:
-                found += [("several pictures", what) for what in self._faces.several(name, "pictures")]
-                found += [("several masks", what) for what in self._masks.several(name, "masks")]
-                if name not in masks:
-                    found.append(("no mask", f"no mask/{name}.png{self._masks.instead(name)}"))
-                if name in captions:
-                    if not _are_captions(captions[name]):
-                        found.append(("no captions", "text.json holds no list of captions for it"))
-                elif name not in texts:
-                    found.append(("no captions", f"no captions (text/{name}.txt or text.json)"))
-                else:
-                    found += [("several texts", what) for what in self._texts.several(name, "texts")]
-            if found:
-                bad.add(name)
-                self._problems.append(Problem(found[0][0], f"{name}: {', '.join(text for _, text in found)}"))
-        return bad
+    def _faults(self, name: str) -> Iterator[tuple[str, str]]:
+        """What is wrong with the files of an id: the kind of problem, and what was found."""
+        has = ["mask"] * (name in self._masks.found)
+        has += ["captions"] * (name in self._texts.found or name in self._captions)
+        yield from self._faces.faults(name, "picture", f"{' and '.join(has)} without a picture in face/")
+        if name in self._faces.found:
+            yield from self._masks.faults(name, "mask", f"no mask/{name}.png")
+            if name not in self._captions:
+                yield from self._texts.faults(name, "caption file", f"no captions (text/{name}.txt or text.json)")
+            elif not _are_captions(self._captions[name]):
+                yield "no captions", "text.json holds no list of captions for it"
+
+    def _leave_out_problems(self) -> None:
+        """Takes samples with a problem out; raises all problems, unless they may be left out and something is left."""
+        bad = {problem.id for problem in self.problems}
+        self.ids = [name for name in self.ids if name not in bad]
+        if self.problems and not (self.skip_bad and self.ids):
+            what = "put them right, or leave these samples out with skip_bad=True"
+            if not self.ids:
+                what = "put them right: no usable sample is left without them"
+            count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
+            raise MogleError(f"{self.root}: {count} in the data set; {what}{in_lines(self.problems)}")
 
     @classmethod
     def checked(
         cls,
         root: str | os.PathLike[str],
-        split: str | None = None,
-        size: int | tuple[int, int] | None = None,
         *,
         skip_bad: bool = False,
-        caption_problem: Callable[[str], str | None] | None = None,
+        caption_problem: CaptionProblem = None,
         **reading: Any,
     ) -> FaceDataset:
         """The data set for a training, after every file has been read once: all that is wrong with it is said at once.
 
         Args:
-            root, split, size, skip_bad: as for the class.
-            caption_problem: tells what is wrong with a caption (such as too many tokens), None where nothing is.
-            reading: ``labels``, ``palette``, ``fit``.
+            root, skip_bad: as for the class.
+            caption_problem: see `validate`.
+            reading: ``split``, ``size``, ``labels``, ``palette``, ``fit``.
 
         Raises:
             MogleError: listing all problems, without ``skip_bad``, or where no sample is left.
         """
-        dataset = cls(root, split, size, skip_bad=True, **reading)
+        dataset = cls(root, skip_bad=True, **reading)
+        dataset.skip_bad = skip_bad
         dataset.validate(training=True, caption_problem=caption_problem)
-        if dataset._problems and not skip_bad:
-            raise _complain(dataset.root, dataset._problems)
-        if not dataset.ids:
-            raise _complain(dataset.root, dataset._problems, none_left=True)
         return dataset
 
     def stamp(self, index: int) -> list[int]:
@@ -180,30 +166,17 @@ class FaceDataset(Sequence[FaceSample]):
         files = [self.picture_file(index), self.mask_file(index)]
         return [number for file in files for number in (file.stat().st_size, file.stat().st_mtime_ns)]
 
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with the samples that were left out, a line each."""
-        return [problem.text for problem in self._problems]
-
-    @property
-    def skipped(self) -> int:
-        """How many problems were passed over (``skip_bad=True``)."""
-        return len(self._problems)
-
     def _is_celeba_like(self, names: list[str]) -> bool:
-        manifest = read_json(self.root / "dataset.json", [])
-        if "style" in manifest:
-            return manifest["style"] == "portraits"
-        if not all(n.isdecimal() and str(int(n)) == n and int(n) < TEST_IDS.stop for n in names):
+        with suppress(MogleError):  # somebody else's file of this name
+            if style := read_json(self.root / "dataset.json").get("style"):
+                return style == "portraits"
+        if not all(n.isdecimal() and str(int(n)) == n and int(n) < SPLITS["test"].stop for n in names):
             return False
         numbers = [int(n) for n in names]
         return bool(self._captions) or max(numbers, default=0) - min(numbers, default=0) + 1 == len(numbers)
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def __iter__(self) -> Iterator[FaceSample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> FaceSample:  # type: ignore[override]  # no slices: pictures are loaded one by one
         name = self.ids[index]
@@ -214,23 +187,16 @@ class FaceDataset(Sequence[FaceSample]):
 
     def picture_file(self, index: int) -> Path:
         """Where the picture is."""
-        return self.root / "face" / self._faces.found[self.ids[index]][0]
+        return self._faces.path(self.ids[index])
 
     def mask_file(self, index: int) -> Path:
         """Where the mask is."""
-        return self.root / "mask" / self._masks.found[self.ids[index]][0]
+        return self._masks.path(self.ids[index])
 
     def caption_file(self, index: int) -> Path:
         """Where the captions are."""
         name = self.ids[index]
-        return self.root / "text.json" if name in self._captions else self.root / "text" / self._texts.found[name][0]
-
-    def _notes(self) -> AbstractContextManager[Any]:
-        """Within it, what `validate` has said already is not said again."""
-        return warnings.catch_warnings(action="ignore", category=MogleWarning) if self._quiet else nullcontext()
-
-    def _decode(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
-        return decode_mask(self.mask_file(index), palette=self.palette, labels=self.labels, size=size, fit=self.fit)
+        return self.root / "text.json" if name in self._captions else self._texts.path(name)
 
     def image(self, index: int) -> Image.Image:
         """The picture alone, RGB, at the data set's ``size``."""
@@ -244,6 +210,13 @@ class FaceDataset(Sequence[FaceSample]):
         with self._notes():
             return self._decode(index, self.size)
 
+    def _decode(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
+        return decode_mask(self.mask_file(index), palette=self.palette, labels=self.labels, size=size, fit=self.fit)
+
+    def _notes(self) -> AbstractContextManager[Any]:
+        """Within it, what `validate` has said already is not said again."""
+        return warnings.catch_warnings(action="ignore", category=MogleWarning) if self._quiet else nullcontext()
+
     def captions(self, index: int) -> list[str]:
         """The captions alone, all that this sample has; no picture is read."""
         name, path = self.ids[index], self.caption_file(index)
@@ -256,78 +229,70 @@ class FaceDataset(Sequence[FaceSample]):
 
     def attributes(self, index: int) -> dict[str, str | None] | None:
         """What a painted portrait shows; None for photographs."""
-        if self._attributes is None:
-            problems: list[Problem] = []
-            self._attributes = read_json(self.root / "attributes.json", problems)
-            if problems:
-                raise _complain(self.root, problems)
         return self._attributes.get(self.ids[index])
 
-    def validate(self, *, training: bool = False, caption_problem: Callable[[str], str | None] | None = None) -> int:
+    @cached_property
+    def _attributes(self) -> dict[str, dict[str, str | None]]:
+        return read_json(self.root / "attributes.json")
+
+    def validate(self, *, training: bool = False, caption_problem: CaptionProblem = None) -> int:
         """Read every file of every sample: unreadable pictures, masks of another shape or other labels, empty texts.
 
         With ``training`` a mask of nothing but background is a problem too; `caption_problem` is asked about every
         caption. Returns the number of problems that were passed over (``skip_bad=True``: their samples leave ``ids``).
 
         Raises:
-            MogleError: listing all of them, without ``skip_bad``.
+            MogleError: listing all of them, without ``skip_bad``, or where no sample is left.
 
         Warns:
             MogleWarning: what was done that may not have been meant, once for each kind, with the number of files.
         """
-        problems: list[Problem] = []
-        good: list[str] = []
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", MogleWarning)
-            for index, name in enumerate(self.ids):
-                found = self._damage(index, training, caption_problem)
-                problems += [Problem(problem.kind, f"{name}: {problem.text}") for problem in found]
-                if not found:
-                    good.append(name)
+        found = [finding for index in range(len(self)) for finding in self.inspect(index, training, caption_problem)]
         self._quiet = True
-        kinds: dict[str, list[str]] = {}
-        for note in notes:  # alike but for the file and the numbers
-            if issubclass(note.category, MogleWarning):
-                text = str(note.message)
-                kinds.setdefault(re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1]), []).append(text)
-        for texts in kinds.values():
+        notes: dict[str, list[str]] = {}
+        for note in (finding for finding in found if finding.note):
+            notes.setdefault(note.kind, []).append(note.text)
+        for texts in notes.values():
             more = f" (and so for {len(texts) - 1} more)" if len(texts) > 1 else ""
             warnings.warn(texts[0] + more, MogleWarning, stacklevel=2)
-        if problems and not self.skip_bad:
-            raise _complain(self.root, problems)
-        self.ids = good
-        self._problems += problems
-        return len(problems)
+        self.problems += [finding for finding in found if not finding.note]
+        self._leave_out_problems()
+        return sum(not finding.note for finding in found)
 
-    def _damage(self, index: int, training: bool, caption_problem: Callable[[str], str | None] | None) -> list[Problem]:
-        """What is wrong with one sample, read as a training reads it."""
-        found: list[Problem] = []
+    def inspect(self, index: int, training: bool = True, caption_problem: CaptionProblem = None) -> list[Finding]:
+        """Read all of one sample as a training does -> what is wrong with it, and what was noted; see `validate`."""
+        name, size, found = self.ids[index], self.size, []
+
+        def problem(kind: str, text: object) -> None:
+            found.append(Finding(kind, name, f"{name}: {text}"))
 
         def attempt(kind: str, read: Callable[[], Any]) -> Any:
             try:
                 return read()
             except MogleError as error:
-                found.append(Problem(kind, str(error)))
-                return None
+                problem(kind, error)
 
-        picture_file, mask_file = self.picture_file(index), self.mask_file(index)
-        image = attempt("a picture that cannot be read", lambda: read_rgb(picture_file))
-        mask = attempt("a mask that cannot be read", lambda: self._decode(index, None))
-        captions = attempt("captions that cannot be read", lambda: self.captions(index))
-        if image is not None and mask is not None:
-            shape = image.height, image.width
-            if not same_aspect(shape, mask.shape):
-                what = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of {shape[1]} x {shape[0]}"
-                found.append(Problem("mask and picture of different shapes", f"{what}; expected one shape for both"))
-            elif (size := self.size) is not None:
-                mask = attempt("another shape", lambda: resize_labels(mask, size, self.fit, str(mask_file)))
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", MogleWarning)
+            image = attempt("a picture that cannot be read", lambda: read_rgb(self.picture_file(index)))
+            mask = attempt("a mask that cannot be read", lambda: self._decode(index, None))
+            captions = attempt("captions that cannot be read", lambda: self.captions(index))
+            mask_file = str(self.mask_file(index))
+            if image is not None and mask is not None:
+                if not same_aspect((image.height, image.width), mask.shape):
+                    shapes = f"{mask.shape[1]} x {mask.shape[0]} pixels for a picture of {image.width} x {image.height}"
+                    problem("mask and picture of different shapes", f"mask of {shapes}; expected one shape for both")
+                elif size is not None:
+                    mask = attempt("another shape", lambda: resize_labels(mask, size, self.fit, mask_file))
         if training and mask is not None and not mask.any():
             what = f"{mask_file}: found nothing but background, expected a face; draw it, or leave the sample out"
-            found.append(Problem("nothing but background in the mask", what))
+            problem("nothing but background in the mask", what)
         for number, caption in enumerate(captions or [], start=1):
             if caption_problem and (wrong := caption_problem(caption)):
-                place = f"{self.caption_file(index)}: caption {number}"
-                found.append(Problem("a caption that cannot be used", f"{place}: {wrong}"))
+                problem("a caption that cannot be used", f"{self.caption_file(index)}: caption {number}: {wrong}")
+        for text in (str(note.message) for note in notes if issubclass(note.category, MogleWarning)):
+            kind = re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1])  # alike but for the file and the numbers
+            found.append(Finding(kind, name, text, note=True))
         return found
 
 

@@ -10,32 +10,23 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from mogle.datasets import FaceDataset
-from mogle.datasets.files import Problem, read_text
+from mogle.datasets.files import Finding, read_text
 from mogle.errors import MogleError, MogleWarning
 from mogle.files import atomic_write
-from mogle.labels import LABELS, decode_mask, open_image, save_mask
+from mogle.labels import LABELS, decode_mask, save_mask
+from mogle.pictures import open_image
 
 _FIRST = 5  # ids that are named for each kind
+_WIDTH = 42  # of the column of kinds
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of UTF-8, and UTF-16 in both orders of bytes
-
-
-class Finding(NamedTuple):
-    """Something about one sample (or ``text.json``). A note is read all right; `mend` is what --fix calls."""
-
-    kind: str
-    id: str
-    text: str
-    note: bool = False
-    mend: Callable[[], None] | None = None
 
 
 def check(root: str | Path) -> tuple[int, list[Finding]]:
@@ -45,17 +36,12 @@ def check(root: str | Path) -> tuple[int, list[Finding]]:
         MogleError: no data set, or one without a single usable sample; the message lists the problems.
     """
     dataset = FaceDataset(root, skip_bad=True)
-    found = [Finding(problem.kind, problem.text.split(":")[0], problem.text) for problem in dataset._problems]
-    good = 0
-    for index, name in enumerate(tqdm(dataset.ids, unit="sample", leave=False, disable=None)):
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", MogleWarning)
-            damage = dataset._damage(index, True, None)
-        found += [Finding(problem.kind, name, problem.text) for problem in damage]
-        for text in (str(note.message) for note in notes if issubclass(note.category, MogleWarning)):
-            found.append(Finding(re.sub(r"[\d.,%]+", "", text.split(": ", 1)[-1])[:42], name, text, note=True))
-        found += [] if damage else _untidy(dataset, index)
-        good += not damage
+    found, good = list(dataset.problems), 0
+    for index in tqdm(range(len(dataset)), unit="sample", leave=False, disable=None):
+        those = dataset.inspect(index)
+        usable = all(finding.note for finding in those)
+        found += those + (list(_untidy(dataset, index)) if usable else [])
+        good += usable
     listed = [caption for value in dataset._captions.values() if isinstance(value, list) for caption in value]
     return good, found + (list(_untidy_text("text.json", dataset.root / "text.json", listed)) if listed else [])
 
@@ -63,12 +49,11 @@ def check(root: str | Path) -> tuple[int, list[Finding]]:
 def mend(found: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
     """Mend what can be -> what was mended, and why the rest was not. A mask that has to be guessed at is left."""
     done, failed = [], []
-    for finding in found:
+    for finding, repair in [(finding, finding.mend) for finding in found if finding.mend]:
         try:
             with warnings.catch_warnings(action="error", category=MogleWarning):
-                if finding.mend:
-                    finding.mend()
-                    done.append(finding)
+                repair()
+            done.append(finding)
         except (MogleError, MogleWarning, OSError) as error:
             failed.append(str(error))
     return done, failed
@@ -77,10 +62,10 @@ def mend(found: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
 def table(found: Sequence[Finding]) -> str:
     """One line for each kind, the most frequent first: count, kind, first ids; below it the first finding in full."""
     lines = []
-    for kind, count in Counter(finding.kind for finding in found).most_common():
-        these = [finding for finding in found if finding.kind == kind]
+    for kind, count in Counter(finding.kind[:_WIDTH] for finding in found).most_common():
+        these = [finding for finding in found if finding.kind[:_WIDTH] == kind]
         ids = ", ".join([finding.id for finding in these[:_FIRST]] + ["..."] * (count > _FIRST))
-        lines += [f"{count:>6}  {kind:<42}  {ids}", f"{'':<8}{these[0].text}"]
+        lines += [f"{count:>6}  {kind:<{_WIDTH}}  {ids}", f"{'':<8}{these[0].text}"]
     return "\n".join(lines)
 
 
@@ -104,11 +89,11 @@ def _untidy_text(name: str, path: Path, captions: Sequence[str]) -> Iterator[Fin
         yield _mendable("white space around or within captions", name, path, _write_text)
 
 
-def _mendable(kind: str, name: str, path: Path, function: Callable[[Path], None]) -> Finding:
-    return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: function(path))
+def _mendable(kind: str, name: str, path: Path, mend: Callable[[Path], None]) -> Finding:
+    return Finding(kind, name, f"{path}: {kind}", note=True, mend=lambda: mend(path))
 
 
-def _clean(caption: Any) -> Any:
+def _clean(caption: object) -> object:
     return " ".join(caption.replace("\ufeff", "").split()) if isinstance(caption, str) else caption
 
 
@@ -135,7 +120,7 @@ def _rename(path: Path) -> None:
     path.rename(path.with_suffix(path.suffix.lower()))  # a sample with a file of that name too has several, and is bad
 
 
-def merge_parts(source: Path, out: Path) -> tuple[int, list[Problem]]:
+def merge_parts(source: Path, out: Path) -> tuple[int, list[Finding]]:
     """`source/**/00007_hair.png`, ... -> `out/7.png`, palette PNGs named as MM-CelebA-HQ's pictures are.
 
     Where parts overlap, the one of the higher label is seen. A face whose parts cannot all be used is left out; a file
@@ -144,35 +129,34 @@ def merge_parts(source: Path, out: Path) -> tuple[int, list[Problem]]:
     Raises:
         MogleError: no part in `source`.
     """
-    faces: dict[int, dict[str, Path]] = {}
-    bad: dict[int, Problem] = {}
+    faces: dict[int, list[Path]] = {}
     for file in sorted(source.rglob("*.png")):
-        if named := re.fullmatch(r"(\d+)_(\w+)", file.stem):
-            parts = faces.setdefault(int(named[1]), {})
-            if named[2] in parts or named[2] not in LABELS[1:]:
-                what = f"{file}: expected one file for each part, named {', '.join(LABELS[1:])}"
-                bad[int(named[1])] = Problem("parts of other names, or twice", what)
-            parts[named[2]] = file
+        if named := re.fullmatch(r"(\d+)_\w+", file.stem):
+            faces.setdefault(int(named[1]), []).append(file)
     if not faces:
         raise MogleError(f"{source}: found no parts there or below, expected files such as 00000_hair.png")
-    targets = {number: out / f"{number}.png" for number in sorted(faces.keys() - bad.keys())}
-    waiting = [number for number, target in targets.items() if not target.exists()]
+    bad, waiting = [], [number for number in sorted(faces) if not (out / f"{number}.png").exists()]
     for number in tqdm(waiting, unit="face", leave=False, disable=None):
         try:
             label_map = _merge(faces[number])
-            with atomic_write(targets[number]) as whole:
+            with atomic_write(out / f"{number}.png") as whole:
                 save_mask(whole, label_map)
         except MogleError as error:
-            bad[number] = Problem("parts that cannot be used", str(error))
-    return len(set(waiting) - bad.keys()), [bad[number] for number in sorted(bad)]
+            bad.append(Finding("parts of other names, twice, or that do not fit", str(number), str(error)))
+    return len(waiting) - len(bad), bad
 
 
-def _merge(parts: Mapping[str, Path]) -> np.ndarray:
-    """Parts by name -> label map, later labels over earlier ones."""
-    shown = {name: np.asarray(open_image(file).convert("L")) for name, file in parts.items()}
-    label_map = np.zeros_like(next(iter(shown.values())))
-    for name in sorted(shown, key=LABELS.index):
-        if shown[name].shape != label_map.shape or not np.isin(shown[name], (0, 255)).all():
-            raise MogleError(f"{parts[name]}: expected black and white alone, and the other parts' size")
-        label_map[shown[name] > 0] = LABELS.index(name)
+def _merge(files: Sequence[Path]) -> np.ndarray:
+    """Parts -> label map, later labels over earlier ones."""
+    parts: dict[str, np.ndarray] = {}
+    for file in files:
+        name = file.stem.partition("_")[2]
+        if name in parts or name not in LABELS[1:]:
+            raise MogleError(f"{file}: expected one file for each part, named {', '.join(LABELS[1:])}")
+        parts[name] = np.asarray(open_image(file).convert("L"))
+        if parts[name].shape != next(iter(parts.values())).shape or not np.isin(parts[name], (0, 255)).all():
+            raise MogleError(f"{file}: expected black and white alone, and the other parts' size")
+    label_map = np.zeros_like(parts[name])
+    for name in sorted(parts, key=LABELS.index):
+        label_map[parts[name] > 0] = LABELS.index(name)
     return label_map

@@ -7,62 +7,59 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mogle.errors import MogleError
-from mogle.pictures import ENDINGS
 
 LISTED = 8  # problems that are spelled out; the rest is counted by kind
 
 
-class Problem(NamedTuple):
-    """What is wrong with a sample (or a file of all of them): its kind, to be counted by, and what was found."""
+class Finding(NamedTuple):
+    """Something about one sample, or a file of all of them: what kind it is, to be counted by, and what was found.
+
+    A note is read all right; `mend` is what `mogle data check --fix` calls.
+    """
 
     kind: str
+    id: str
     text: str
+    note: bool = False
+    mend: Callable[[], None] | None = None
 
 
-def natural(name: str) -> tuple[Any, ...]:
+def natural(name: str) -> list[tuple[Any, ...]]:
     """Sort key: 2 before 10, "00002" before "10"."""
-    parts = re.findall(r"\d+|\D+", name)
-    return tuple(
-        (0, len(part.lstrip("0")), part.lstrip("0"), part) if part.isdecimal() else (1, 0, part) for part in parts
-    )
+    parts = re.findall(r"(\D*)(0*)(\d*)", name)
+    return [(text, len(digits), digits, zeros + digits) for text, zeros, digits in parts]
 
 
-@dataclass
 class Files:
     """The files of one folder by id: the one list that is checked and opened. `others` end in something else."""
 
-    folder: str
-    found: dict[str, list[str]] = field(default_factory=dict)
-    others: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, folder: Path, endings: Sequence[str]) -> None:
+        self.folder, self.endings = folder, endings
+        self.found: dict[str, list[str]] = {}
+        self.others: dict[str, list[str]] = {}
+        for entry in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            stem, ending = os.path.splitext(entry)
+            if not entry.startswith("."):  # hidden files are nobody's business
+                into = self.found if ending.lower() in endings else self.others
+                into.setdefault(stem, []).append(entry)
 
-    @classmethod
-    def listed(cls, root: Path, folder: str, endings: Sequence[str]) -> Files:
-        """Hidden files are nobody's business."""
-        files = cls(folder)
-        if (root / folder).is_dir():
-            for entry in sorted(os.listdir(root / folder)):
-                stem, ending = os.path.splitext(entry)
-                if not entry.startswith("."):
-                    into = files.found if ending.lower() in endings else files.others
-                    into.setdefault(stem, []).append(entry)
-        return files
+    def path(self, name: str) -> Path:
+        """Where the file of an id is."""
+        return self.folder / self.found[name][0]
 
-    def several(self, name: str, what: str) -> list[str]:
-        """Says which, where an id has more than one file."""
-        found = self.found.get(name, [])
-        return [f"{len(found)} {what}: {', '.join(found)}; keep one"] if len(found) > 1 else []
-
-    def instead(self, name: str) -> str:
-        """What there is under this id that cannot be read."""
-        if name not in self.others:
-            return ""
-        return f" (found {self.folder}/{self.others[name][0]}, expected an ending of {', '.join(ENDINGS)})"
+    def faults(self, name: str, what: str, missing: str) -> list[tuple[str, str]]:
+        """Where an id has not exactly one file: the kind of problem, and what was found."""
+        found, others = self.found.get(name, []), self.others.get(name, [])
+        if len(found) > 1:
+            return [(f"several {what}s", f"{len(found)} {what}s: {', '.join(found)}; keep one")]
+        if others and not found:
+            missing += f" (found {self.folder.name}/{others[0]}, expected an ending of {', '.join(self.endings)})"
+        return [] if found else [(f"no {what}", missing)]
 
 
 def read_text(path: Path) -> str:
@@ -79,27 +76,28 @@ def read_text(path: Path) -> str:
         raise MogleError(f"{path}: not readable as text ({error}); expected UTF-8: save it as that") from error
 
 
-def read_json(path: Path, problems: list[Problem]) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file.
+
+    Raises:
+        MogleError: not readable, or something else than an object.
+    """
     if not path.is_file():
         return {}
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
-        if isinstance(value, dict):
-            return value
-        what = f"{path.name}: found a JSON {type(value).__name__}, expected an object"
-    except MogleError as error:
-        what = str(error)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = f"{path.name}: not readable as JSON ({error})"
-    problems.append(Problem(f"unreadable {path.name}", f"{what}; put the file right, or remove it"))
-    return {}
+        raise MogleError(f"{path}: not readable as JSON ({error}); put it right, or remove it") from error
+    if not isinstance(value, dict):
+        raise MogleError(f"{path}: found a JSON {type(value).__name__}, expected an object; put it right, or remove it")
+    return value
 
 
-def in_lines(entries: Sequence[Problem]) -> str:
+def in_lines(found: Sequence[Finding]) -> str:
     """The first few in full, the rest counted by kind; a line each."""
-    lines = [entry.text for entry in entries[:LISTED]]
-    rest = Counter(entry.kind for entry in entries[LISTED:])
-    if rest:
+    lines = [finding.text for finding in found[:LISTED]]
+    if rest := Counter(finding.kind for finding in found[LISTED:]):
         counts = ", ".join(f"{count} with {kind}" for kind, count in rest.most_common())
-        lines.append(f"... and {len(entries) - LISTED} more: {counts}")
+        lines.append(f"... and {rest.total()} more: {counts}")
     return "".join(f"\n  {line}" for line in lines)

@@ -15,17 +15,11 @@ from PIL import Image
 
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels.anatomy import doubt
-from mogle.labels.classes import DEMO_PALETTE as DEMO_PALETTE
-from mogle.labels.classes import LABELS as LABELS
-from mogle.labels.classes import ORDERS as ORDERS
-from mogle.labels.classes import PALETTE as PALETTE
-from mogle.labels.classes import order_table
+from mogle.labels.classes import DEMO_PALETTE, LABELS, ORDERS, PALETTE, order_table
 from mogle.labels.formats import Reading, from_numbers, read_array, read_picture
-from mogle.pictures import FITS as FITS
-from mogle.pictures import MAX_PIXELS as MAX_PIXELS
-from mogle.pictures import fit_window, load, said, sides
-from mogle.pictures import nearest_size as nearest_size
-from mogle.pictures import open_image as open_image
+from mogle.pictures import Size, fit_window, load, open_image, same_aspect, sides
+
+__all__ = ["DEMO_PALETTE", "LABELS", "ORDERS", "PALETTE", "colorize", "decode_mask", "resize_labels", "save_mask"]
 
 _PALETTES = {"dataset": PALETTE, "demo": DEMO_PALETTE}
 
@@ -35,7 +29,7 @@ def decode_mask(
     *,
     palette: str = "dataset",
     labels: str = "celebamask",
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     fit: str | None = None,
 ) -> np.ndarray:
     """Turn a mask, in any form that people really have, into a label map.
@@ -53,7 +47,7 @@ def decode_mask(
             (face-parsing.PyTorch), "lapa", "farl", "segface", or "one-based"; matters for numbers only.
         size: resize to this side, or (height, width), by nearest neighbour. None keeps the size.
         fit: what to do where `size` has another shape than the mask: "crop" keeps the middle, "pad" adds background,
-            "stretch" loses the shape. None refuses; `nearest_size` names a size that keeps the shape.
+            "stretch" loses the shape. None refuses; `mogle.pictures.nearest_size` names a size that keeps it.
 
     Returns:
         uint8 (H, W), values 0..18, a copy.
@@ -66,22 +60,16 @@ def decode_mask(
             with the likely cause; where it was cropped, padded or stretched.
     """
     check_options(palette, labels, fit)
-    if isinstance(image, dict):
-        keys = ", ".join(map(str, list(image)[:4]))
-        raise MogleError(
-            f"mask: found a dictionary ({keys}), expected one picture; of an editor's take its 'composite'"
-        )
+    name = "mask"
     if isinstance(image, (str, os.PathLike)):
         name, image = str(image), open_image(image)
     elif isinstance(image, Image.Image):
-        name = str(getattr(image, "filename", "") or "mask")
+        name = str(getattr(image, "filename", "") or name)
         load(image, name)
-    else:
-        name = "mask"
-    read = read_picture if isinstance(image, Image.Image) else read_array
-    label_map = read(image, Reading(name, _PALETTES[palette], labels))
-    if why := doubt(label_map):
-        warnings.warn(f"{name}: {why}", MogleWarning, stacklevel=2)
+    how = Reading(name, _PALETTES[palette], labels, [])
+    label_map = (read_picture if isinstance(image, Image.Image) else read_array)(image, how)
+    for note in filter(None, [*how.notes, doubt(label_map)]):
+        warnings.warn(f"{name}: {note}", MogleWarning, stacklevel=2)
     return label_map if size is None else resize_labels(label_map, size, fit, name)
 
 
@@ -93,26 +81,22 @@ def check_options(palette: str, labels: str, fit: str | None) -> None:
     fit_window((1, 1), (1, 1), fit, "mask")
 
 
-def resize_labels(
-    label_map: np.ndarray, size: int | tuple[int, int], fit: str | None = None, name: str = "mask"
-) -> np.ndarray:
+def resize_labels(label_map: np.ndarray, size: Size, fit: str | None = None, name: str = "mask") -> np.ndarray:
     """A label map brought to a side, or (height, width), by nearest neighbour: labels cannot be averaged.
 
     `size` and `fit` as in `decode_mask`, whose note on what was cropped, padded or stretched comes from here.
     """
-    height, width = size = sides(size)
-    top, left, rows_in, columns_in = fit_window(label_map.shape, size, fit, name)
-    if what := said(fit, label_map.shape, size):
+    (height, width), shape = sides(size), label_map.shape
+    top, left, rows_in, columns_in = fit_window(shape, (height, width), fit, name)
+    if fit and not same_aspect(shape, (height, width)):
+        done = {"crop": "cropped", "pad": "padded", "stretch": "stretched out of its shape"}[fit]
+        what = f"of {shape[1]} x {shape[0]} pixels, {done} to {width} x {height}"
         warnings.warn(f"{name}: {what}", MogleWarning, stacklevel=2)
-    rows = np.floor(top + (np.arange(height) + 0.5) * rows_in / height).astype(np.intp)
-    columns = np.floor(left + (np.arange(width) + 0.5) * columns_in / width).astype(np.intp)
-    inside_rows, inside_columns = (
-        (rows >= 0) & (rows < label_map.shape[0]),
-        (columns >= 0) & (columns < label_map.shape[1]),
-    )
-    resized = np.zeros((height, width), dtype=np.uint8)
-    resized[np.ix_(inside_rows, inside_columns)] = label_map[np.ix_(rows[inside_rows], columns[inside_columns])]
-    return resized
+    rows = np.floor(top + (np.arange(height) + 0.5) * rows_in / height)
+    columns = np.floor(left + (np.arange(width) + 0.5) * columns_in / width)
+    # what lies outside the map comes from a frame of background around it
+    places = [(np.clip(at, -1, side) + 1).astype(int) for at, side in zip((rows, columns), shape, strict=True)]
+    return np.pad(label_map, 1)[np.ix_(*places)]
 
 
 def colorize(label_map: np.ndarray, palette: np.ndarray = PALETTE) -> np.ndarray:
@@ -129,4 +113,4 @@ def save_mask(path: str | os.PathLike[str] | IO[bytes], label_map: np.ndarray) -
 
 def _checked(label_map: np.ndarray) -> np.ndarray:
     """A uint8 copy of values 0..18; MogleError for others."""
-    return from_numbers(np.asarray(label_map), Reading("label map", PALETTE, "celebamask"))
+    return from_numbers(np.asarray(label_map), Reading("label map", PALETTE, "celebamask", []))

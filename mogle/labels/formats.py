@@ -6,14 +6,13 @@ Nothing is guessed in silence: a number or colour that stands for nothing is ref
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mogle.errors import MogleError, MogleWarning
+from mogle.errors import MogleError
 from mogle.labels.classes import DEMO_PALETTE, LABELS, PALETTE, order_table
 from mogle.pictures import converted
 
@@ -24,86 +23,86 @@ _PATCH = 5  # side in pixels of what counts as a flat region; edges that were sm
 _FLAT = 12  # how much JPEG makes the channels of a flat region vary there
 
 
+_GRAY_JPEG = "found a gray JPEG, whose compression changes labels; expected a PNG: save the mask as one, anew"
+
+
 class Reading(NamedTuple):
-    """How a mask is to be read: its name in messages, the colours of the labels, who gave the numbers."""
+    """How a mask is to be read: its name in messages, the colours of the labels, who gave the numbers.
+
+    `notes` is what was done with it that may not have been meant.
+    """
 
     name: str
     palette: np.ndarray
     labels: str
+    notes: list[str]
+
+    def error(self, text: str) -> MogleError:
+        """An error that names the mask."""
+        return MogleError(f"{self.name}: {text}")
 
 
 def read_picture(picture: Image.Image, how: Reading) -> np.ndarray:
     """Pick the reading that fits the picture's mode; see `mogle.labels.decode_mask`."""
     if picture.mode == "1":
-        raise MogleError(f"{how.name}: found a black-and-white picture, expected labels 0..18; {_part_hint(how.name)}")
+        raise how.error(f"found a black-and-white picture, expected labels 0..18; {_part_hint(how.name)}")
     if picture.mode in ("P", "PA"):
         return _from_indices(picture, how)
-    if picture.mode in ("L", "LA", "I", "F", "I;16", "I;16B", "I;16L"):
-        values = np.asarray(picture)
-        if picture.mode == "LA":
-            values = np.where(values[..., 1] < 128, 0, values[..., 0])
+    if picture.mode == "L" or picture.mode[0] in "IF":
         if picture.format == "JPEG":
-            raise _gray_jpeg(how.name)
-        return from_numbers(values, how)
+            raise how.error(_GRAY_JPEG)
+        return from_numbers(np.asarray(picture), how)
     return _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how, picture.format == "JPEG")
 
 
 def read_array(array: Any, how: Reading) -> np.ndarray:
     """Numpy or torch array -> label map; see `mogle.labels.decode_mask` for the shapes."""
+    if isinstance(array, dict):
+        keys = ", ".join(map(str, list(array)[:4]))
+        raise how.error(f"found a dictionary ({keys}), expected one picture; of an editor's take its 'composite'")
     if hasattr(array, "detach"):  # torch, without importing it
         array = array.detach().cpu().numpy()
     values = np.asarray(array)
     found = f"an array of shape {values.shape} and type {values.dtype}"
     if values.dtype.kind not in "uif" or values.size == 0:
         kind = "a black-and-white mask (bool)" if values.dtype.kind == "b" else found
-        raise MogleError(
-            f"{how.name}: found {kind}, expected a path, a picture, or an array of labels 0..18 or of colours"
-        )
+        raise how.error(f"found {kind}, expected a path, a picture, or an array of labels 0..18 or of colours")
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
+        values = values.squeeze(0 if values.shape[0] == 1 else -1)
     if values.ndim == 2:
         return from_numbers(values, how)
-    axis = 0 if values.shape[0] == len(LABELS) else -1
-    if (
-        values.ndim == 3
-        and values.shape[axis] == len(LABELS)
-        and (values.dtype.kind == "f" or values.shape[-1] not in (3, 4) or (values.sum(axis) == 1).all())
-    ):
-        raise MogleError(
-            f"{how.name}: found {found}, which looks one-hot; expected labels (H, W): pass mask.argmax({axis})"
-        )
-    if values.ndim == 3 and values.shape[-1] not in (3, 4) and values.shape[0] in (3, 4):
+    first, last = (values.shape[0], values.shape[-1]) if values.ndim == 3 else (0, 0)
+    if len(LABELS) in (first, last) and (values.dtype.kind == "f" or last not in (3, 4)):
+        call = f"mask.argmax({0 if first == len(LABELS) else -1})"
+        raise how.error(f"found {found}, which looks one-hot; expected labels (H, W): pass {call}")
+    if not {first, last} & {3, 4}:
+        raise how.error(f"found {found}, expected (H, W) labels or (H, W, 3) colours; one mask at a time")
+    if last not in (3, 4):
         values = values.transpose(1, 2, 0)
-    if values.ndim != 3 or values.shape[-1] not in (3, 4):
-        raise MogleError(f"{how.name}: found {found}, expected (H, W) labels or (H, W, 3) colours; one mask at a time")
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 255:
-        raise MogleError(f"{how.name}: found colours as {found}, expected integers 0..255; scale and cast to uint8")
+        raise how.error(f"found colours as {found}, expected integers 0..255; scale and cast to uint8")
     return _from_colours(values.astype(np.uint8), how)
 
 
 def from_numbers(values: np.ndarray, how: Reading) -> np.ndarray:
     """Numbers (H, W), given by whoever `how.labels` names, -> label map, a copy."""
     if values.size == 0:
-        raise MogleError(f"{how.name}: found no pixels at all, expected a mask")
+        raise how.error("found no pixels at all, expected a mask")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise MogleError(
-            f"{how.name}: found values between {values.min():.3g} and {values.max():.3g}, expected labels 0..18; "
+        raise how.error(
+            f"found values between {values.min():.3g} and {values.max():.3g}, expected labels 0..18; "
             "resize label maps by nearest neighbour, and cast them to uint8"
         )
     table = order_table(how.labels)
-    low, high = values.min(), values.max()
-    if low >= 0 and high < len(table):
-        label_map = table[values.astype(np.uint8)]
-        if label_map.max() < len(LABELS):
-            return label_map
+    known = np.flatnonzero(table < len(LABELS))
+    if np.isin(values, known).all():
+        return table[values.astype(np.uint8)]
     present = np.unique(values)
-    wrong = [int(v) for v in present if not 0 <= v < len(table) or table[int(v)] == 255]
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-    first = int(table[0] == 255)
-    expected = f"labels {first}..{len(table) - 1} (0 {LABELS[0]} ... 18 {LABELS[-1]})"
-    if how.labels != "celebamask":
-        expected = f"labels {first}..{len(table) - 1} of labels={how.labels!r}"
-    raise MogleError(f"{how.name}: found label {shown}, expected {expected}{_number_hint(present, how.name)}")
+    wrong = [str(int(number)) for number in np.setdiff1d(present, known)]
+    shown = ", ".join(wrong[:5] + ["..."] * (len(wrong) > 5))
+    order = f"(0 {LABELS[0]} ... 18 {LABELS[-1]})" if how.labels == "celebamask" else f"of labels={how.labels!r}"
+    hint = _number_hint(present, how.name)
+    raise how.error(f"found label {shown}, expected labels {known[0]}..{known[-1]} {order}; {hint}")
 
 
 def _number_hint(present: np.ndarray, name: str) -> str:
@@ -111,34 +110,27 @@ def _number_hint(present: np.ndarray, name: str) -> str:
     luma = np.unique(np.asarray(Image.fromarray(PALETTE[None]).convert("L")))  # what convert("L") makes of the colours
     found = set(present.tolist())
     if found <= {0, 255}:
-        return f"; {_part_hint(name)}"
+        return _part_hint(name)
     if np.isin(present, luma).all():
-        return "; looks like a colour mask turned to gray, which loses classes: use the colour file"
+        return "looks like a colour mask turned to gray, which loses classes: use the colour file"
     if len(found) > 2 * len(LABELS):
-        return "; looks like a gray picture or a smoothed mask: give a mask of flat regions, not a photograph"
+        return "looks like a gray picture or a smoothed mask: give a mask of flat regions, not a photograph"
     if found - {255} <= set(range(len(LABELS))):
-        return "; 255 often marks pixels without a label: make them 0 (background) first"
+        return "255 often marks pixels without a label: make them 0 (background) first"
     if found <= set(range(1, len(LABELS) + 1)):
-        return "; if the numbers begin at 1, choose labels='one-based'"
+        return "if the numbers begin at 1, choose labels='one-based'"
     step = int(np.gcd.reduce(present.astype(np.int64)))
     if step > 1 and present.min() >= 0 and present.max() // step < len(LABELS):
-        return f"; looks like labels times {step}, made to be seen: divide by {step}"
-    return "; leave such pixels 0 (background), or choose labels= for another parser's numbers"
+        return f"looks like labels times {step}, made to be seen: divide by {step}"
+    return "leave such pixels 0 (background), or choose labels= for another parser's numbers"
 
 
 def _part_hint(name: str) -> str:
     """What to do about black and white, with the part's name where the file has it ("00000_hair.png")."""
-    part = next((label for label in LABELS if re.search(rf"(^|[_\W\d]){label}($|[_\W])", Path(name).stem)), "")
-    of = f"one part ({part})" if part else "one region"
+    parts = [f"part ({label})" for label in LABELS if re.search(rf"(^|[_\W\d]){label}($|[_\W])", Path(name).stem)]
     return (
-        f"a black-and-white mask of {of} alone, as CelebAMask-HQ's raw annotations are, is not enough: join the parts "
-        "of the face to one mask of labels first (`mogle data merge-parts` does it)"
-    )
-
-
-def _gray_jpeg(name: str) -> MogleError:
-    return MogleError(
-        f"{name}: found a gray JPEG, whose compression changes labels; expected a PNG: save the mask as one, anew"
+        f"a black-and-white mask of one {[*parts, 'region'][0]} alone, as CelebAMask-HQ's raw annotations are, is not "
+        "enough: join the parts of the face to one mask of labels first (`mogle data merge-parts` does it)"
     )
 
 
@@ -152,13 +144,7 @@ def _from_indices(picture: Image.Image, how: Reading) -> np.ndarray:
         table = np.array(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         if not _reordered(table, used, how.palette):
             return index.astype(np.uint8)
-        label_map = _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how)
-        warnings.warn(
-            f"{how.name}: its palette is in another order, so its colours were read, not its indices",
-            MogleWarning,
-            stacklevel=4,
-        )
-        return label_map
+        how.notes.append("its palette is in another order, so its colours were read, not its indices")
     return _from_colours(np.asarray(converted(picture, "RGBA", how.name)), how)
 
 
@@ -187,127 +173,86 @@ def _from_colours(colours: np.ndarray, how: Reading, jpeg: bool = False) -> np.n
 
     Pixels more than half transparent are background.
     """
-    clear = colours[..., 3] < 128 if colours.shape[-1] == 4 else np.zeros(colours.shape[:2], dtype=bool)
-    colours = np.where(clear[..., None], 0, colours[..., :3]).astype(np.uint8)
+    clear = (colours[..., 3:] < 128).any(-1, keepdims=True)  # nowhere, where there is no fourth channel
+    colours = np.where(clear, 0, colours[..., :3]).astype(np.uint8)
     if (colours.min(-1) == colours.max(-1)).all():
         if jpeg and colours.any():
-            raise _gray_jpeg(how.name)
+            raise how.error(_GRAY_JPEG)
         return from_numbers(colours[..., 0], how)
     if how.labels != "celebamask":
-        raise MogleError(
-            f"{how.name}: found colours, expected numbers for labels={how.labels!r}; give the parser's own label map, "
+        raise how.error(
+            f"found colours, expected numbers for labels={how.labels!r}; give the parser's own label map, "
             "or leave labels= out for a mask in palette colours"
         )
-    packed = colours[..., 0].astype(np.uint32)
-    for channel in (1, 2):
-        packed <<= 8
-        packed |= colours[..., channel]
-    distinct, where, counts = _distinct(packed)
+    packed = colours[..., 0].astype(np.uint32) << 16 | colours[..., 1].astype(np.uint32) << 8 | colours[..., 2]
+    distinct, counts = np.unique(packed, return_counts=True)
     if len(distinct) > _COLOURS:
-        raise MogleError(
-            f"{how.name}: found {len(distinct)} colours; expected a mask in palette colours, not a photograph"
+        raise how.error(f"found {len(distinct)} colours; expected a mask in palette colours, not a photograph")
+    rgb = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=-1).astype(np.uint8)
+    nearest, distance = _nearest(rgb, how.palette)
+    if (distance > _NEAR**2).any():
+        step = -(-max(packed.shape) // _LOOKED_AT)
+        place = np.searchsorted(distinct, packed[::step, ::step])
+        far, black = (distance > _NEAR**2)[place], (nearest == 0)[place]
+        background = _foreign_background(colours[::step, ::step], far, black, how)
+        if background is not None:
+            nearest, distance = _nearest(rgb, np.concatenate([how.palette, background]))
+            nearest[nearest == len(how.palette)] = 0
+    total, guessed, near = counts.sum(), counts[distance > 0].sum(), counts[distance <= _NEAR**2].sum()
+    if near * 2 < total:
+        raise how.error(
+            f"found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
+            "expected a mask in palette colours, not a photograph"
         )
-    rgb = np.stack([distinct >> 16, (distinct >> 8) & 255, distinct & 255], axis=-1).astype(np.int32)
-    palette = how.palette.astype(np.int32)
-    nearest, distance = _nearest(rgb, palette)
-    background = _foreign_background(colours, (distance > _NEAR**2)[where], (nearest == 0)[where], how.name)
-    if background is not None:
-        nearest, distance = _nearest(rgb, np.concatenate([palette, background[None]]))
-        nearest[nearest == len(palette)] = 0
-    _weigh(nearest, distance, counts, how.name)
-    return nearest[where]
-
-
-def _distinct(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The numbers below 2^24 in an array, where in them each pixel's is, and how often each occurs.
-
-    Large arrays are not sorted: a table of all numbers is smaller than they are.
-    """
-    if packed.size < 1 << 20:
-        distinct, where, counts = np.unique(packed, return_inverse=True, return_counts=True)
-        return distinct, where.reshape(packed.shape), counts
-    place = np.zeros(1 << 24, dtype=np.uint32)
-    place[packed] = 1
-    distinct = np.flatnonzero(place)
-    place[distinct] = np.arange(len(distinct))
-    where = place[packed]
-    return distinct, where, np.bincount(where.ravel(), minlength=len(distinct))
+    if guessed and not nearest.any():
+        raise how.error(
+            f"found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
+            "label in R, G and B, saved without loss (PNG, not JPEG)"
+        )
+    if guessed:
+        share = f"{guessed} of {total} pixels ({guessed / total:.2%})"
+        how.notes.append(f"{share} had no palette colour, the nearest label was taken")
+    return nearest[np.searchsorted(distinct, packed)]
 
 
 def _nearest(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each colour's nearest label, and its squared distance."""
-    nearest = np.empty(len(rgb), dtype=np.uint8)
-    distance = np.empty(len(rgb), dtype=np.int32)
-    for start in range(0, len(rgb), 65536):  # a photograph has a million colours; keep the table small
-        squared = ((rgb[start : start + 65536, None] - palette[None]) ** 2).sum(-1)
-        nearest[start : start + 65536], distance[start : start + 65536] = squared.argmin(1), squared.min(1)
-    return nearest, distance
+    squared = np.stack([((rgb - colour) ** 2).sum(-1, dtype=np.int32) for colour in palette.astype(np.int32)])
+    return squared.argmin(0).astype(np.uint8), squared.min(0)
 
 
-def _foreign_background(colours: np.ndarray, far: np.ndarray, black: np.ndarray, name: str) -> np.ndarray | None:
-    """The one flat colour outside the palette that a picture has for its background, None where it has none.
+def _foreign_background(colours: np.ndarray, far: np.ndarray, black: np.ndarray, how: Reading) -> np.ndarray | None:
+    """The one flat colour (1, 3) outside the palette that a picture has for its background, None where it has none.
 
     Args:
         colours: uint8 (H, W, 3).
         far: (H, W), pixels farther from the palette than noise explains.
         black: (H, W), pixels nearest to the palette's own background.
+        how: gets a note where there is one.
 
     Raises:
         MogleError: flat regions of a colour that is nobody's and not the background's.
     """
-    if not far.any():
-        return None
-    step = -(-max(far.shape) // _LOOKED_AT)
-    colours, far, black = (array[::step, ::step] for array in (colours, far, black))
-    from scipy.ndimage import maximum_filter, minimum_filter
+    from scipy.ndimage import minimum_filter, morphological_gradient
 
-    window = (_PATCH, _PATCH, 1)
-    spread = (maximum_filter(colours, size=window) - minimum_filter(colours, size=window)).max(-1)
-    far_patch = minimum_filter(far, size=_PATCH)
+    spread = morphological_gradient(colours, size=(_PATCH, _PATCH, 1)).max(-1)
     calm = spread[(spread <= 2 * _FLAT) & ~far]  # inside the regions; lossless files have no noise there
     noise, left = (_FLAT, far.size // 2000) if calm.size and np.median(calm) > 0 else (0, 0)
-    flat = far_patch & (spread <= noise)
+    flat = minimum_filter(far, size=_PATCH) & (spread <= noise)
     if flat.sum() <= left:
         return None
     shades, counts = np.unique(colours[flat], axis=0, return_counts=True)
     shade = shades[counts.argmax()]
-    alike = ((colours.astype(np.int32) - shade) ** 2).sum(-1) <= _NEAR**2
-    rest = int((flat & ~alike).sum())
+    alike = _nearest(colours, shade[None])[1] <= _NEAR**2
     edge = np.concatenate([alike[0], alike[-1], alike[:, 0], alike[:, -1]])
-    if rest <= left and edge.mean() >= 0.1 and (black & ~alike & ~far).mean() <= 0.01:
-        share = alike.mean()
-        warnings.warn(
-            f"{name}: found a background of colour {tuple(shade.tolist())} ({share:.0%} of the pixels), expected "
-            f"{tuple(PALETTE[0].tolist())}; it was taken as background",
-            MogleWarning,
-            stacklevel=6,
+    if (flat & ~alike).sum() <= left and edge.mean() >= 0.1 and (black & ~alike & ~far).mean() <= 0.01:
+        how.notes.append(
+            f"found a background of colour {tuple(shade.tolist())} ({alike.mean():.0%} of the pixels), expected "
+            f"{tuple(PALETTE[0].tolist())}; it was taken as background"
         )
-        return shade.astype(np.int32)
-    raise MogleError(
-        f"{name}: found {len(np.unique(colours[flat], axis=0))} colours far from the palette, such as "
-        f"{tuple(shade.tolist())} in {int(alike.sum())} of {far.size} pixels; expected a mask in palette colours "
-        "(mogle.labels.PALETTE), not a photograph or another tool's colours: give that tool's label map instead"
+        return shade[None]
+    raise how.error(
+        f"found {len(shades)} colours far from the palette, such as {tuple(shade.tolist())} in "
+        f"{alike.sum()} of {far.size} pixels; expected a mask in palette colours (mogle.labels.PALETTE), not a "
+        "photograph or another tool's colours: give that tool's label map instead"
     )
-
-
-def _weigh(nearest: np.ndarray, distance: np.ndarray, counts: np.ndarray, name: str) -> None:
-    """Refuse what is no mask in palette colours; count the pixels whose colour had to be guessed."""
-    total, guessed = int(counts.sum()), int(counts[distance > 0].sum())
-    near = int(counts[distance <= _NEAR**2].sum())
-    if near * 2 < total:
-        raise MogleError(
-            f"{name}: found {len(counts)} colours, {near / total:.0%} of the pixels near a palette colour; "
-            f"expected a mask in palette colours, not a photograph"
-        )
-    if guessed and not nearest.any():
-        raise MogleError(
-            f"{name}: found nothing but {len(counts)} nearly black colours; expected palette colours, or the same "
-            "label in R, G and B, saved without loss (PNG, not JPEG)"
-        )
-    if guessed:
-        warnings.warn(
-            f"{name}: {guessed} of {total} pixels ({guessed / total:.2%}) had no palette colour, the nearest label "
-            "was taken",
-            MogleWarning,
-            stacklevel=6,
-        )

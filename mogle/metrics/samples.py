@@ -166,7 +166,7 @@ def pictures_of(folder: str | Path, samples: Samples) -> tuple[Samples, Pictures
     Raises:
         MogleError: no such folder, nothing in it, pictures of no sample, unreadable ones; all ids at once.
     """
-    from mogle.labels import open_image
+    from mogle.pictures import open_image
 
     folder = Path(folder)
     if not folder.is_dir():

@@ -48,7 +48,7 @@ def open_source(
         caption_problem=_caption_problem(base, settings.prompt_tokens),
     )  # fmt: skip
     dataset.ids = dataset.ids[: settings.count]
-    return dataset, dataset.skipped
+    return dataset, len(dataset.problems)
 
 
 def _caption_problem(base: Path | str, prompt_tokens: int | None) -> Callable[[str], str | None] | None:

@@ -184,4 +184,4 @@ def test_damaged_samples_are_listed_all_at_once_or_left_out(tmp_path) -> None:
     said = str(caught.value)
     assert all(part in said for part in ("1: no mask/1.png", "2.jpg", "3: mask of", "77: captions without"))
     dataset = FaceDataset.checked(copied, skip_bad=True)
-    assert len(dataset) == 29 and dataset.skipped == 4 and not {"1", "2", "3"} & set(dataset.ids)
+    assert len(dataset) == 29 and len(dataset.problems) == 4 and not {"1", "2", "3"} & set(dataset.ids)
