@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
-from mogle.metrics.stack import Pictures, chunks
+from mogle.metrics.stack import Pictures, batches
 
 CLASSES = 19
 JUDGE_SIZE = 128  # pixels on a side of the pictures that the judges are trained on
@@ -26,31 +26,24 @@ JUDGE_SIZE = 128  # pixels on a side of the pictures that the judges are trained
 
 def to_tensor(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 pictures (N,H,W,3) -> float32 (N,3,H,W) in [0,1]."""
-    tensor = torch.as_tensor(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
-    return tensor.to(device).permute(0, 3, 1, 2).float().div_(255.0)
+    return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255.0)
 
 
 def _at_judge_size(image: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,3,128,128)."""
-    size = JUDGE_SIZE, JUDGE_SIZE
-    return image if image.shape[-2:] == size else F.interpolate(image, size, mode="bilinear", antialias=True)
+    return F.interpolate(image, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True)
 
 
 def _with_position(image: Tensor) -> Tensor:
     """Adds each pixel's x and y in [-1,1]: convolutions alone cannot tell a left eye from a right one."""
-    batch, _, height, width = image.shape
-    y = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype).view(1, 1, height, 1)
-    x = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype).view(1, 1, 1, width)
-    return torch.cat([image * 2 - 1, x.expand(batch, 1, height, width), y.expand(batch, 1, height, width)], 1)
+    rows, columns = (torch.linspace(-1, 1, side, device=image.device, dtype=image.dtype) for side in image.shape[2:])
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.cat([image * 2 - 1, torch.stack([x, y]).expand(len(image), -1, -1, -1)], 1)
 
 
 def _conv(inside: int, outside: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=False),
-        nn.BatchNorm2d(outside),
-        nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(inside, outside, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
 
 
 class _Block(nn.Module):
@@ -92,9 +85,7 @@ class FaceParser(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        bottom, right = -height % 16, -width % 16
-        if bottom or right:
-            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        image = F.pad(image, (0, -width % 16, 0, -height % 16), mode="replicate")
         stem, skips, x = self._encoded(image)
         x = x + self.context(x.mean((2, 3)))[:, :, None, None]
         for level in (2, 1, 0):
@@ -116,33 +107,27 @@ class FaceParser(nn.Module):
         return stem, skips, x
 
     @torch.inference_mode()
-    def keys(self, images: Pictures, batch: int = 32) -> Iterator[np.ndarray]:
+    def keys(self, images: Pictures) -> Iterator[np.ndarray]:
         """uint8 pictures (N,H,W,3) -> float32 (64,88) for one after the other: its deepest map at 128 px, by place.
 
         The tiny track compares structure by them, as the paper does by DINO's keys.
         """
-        device = self.head.weight.device
-        for part in chunks(len(images), batch):
-            image = _at_judge_size(to_tensor(images[part], device))
+        for part in batches(images):
+            image = _at_judge_size(to_tensor(part, self.head.weight.device))
             yield from self._encoded(image)[2].flatten(2).transpose(1, 2).cpu().numpy()
 
     @torch.inference_mode()
-    def parse(self, images: Pictures, batch: int = 32) -> np.ndarray:
+    def parse(self, images: Pictures) -> np.ndarray:
         """uint8 pictures (N,H,W,3) -> uint8 label maps (N,H,W).
 
         Pictures whose shorter side is not 128 px are seen at that size, the one of the training.
         """
-        device = self.head.weight.device
-        size = images.shape[1:3]
+        size, maps = images[0].shape[:2], []
         small = tuple(max(JUDGE_SIZE, round(side * JUDGE_SIZE / min(size))) for side in size)
-        maps = []
-        for part in chunks(len(images), batch):
-            image = to_tensor(images[part], device)
-            if size == small:
-                logits = self(image)
-            else:
-                logits = self(F.interpolate(image, small, mode="bilinear", antialias=True))
-                logits = F.interpolate(logits, size, mode="bilinear")
+        for part in batches(images):
+            # of pictures at that size both resizings leave every number as it is
+            image = F.interpolate(to_tensor(part, self.head.weight.device), small, mode="bilinear", antialias=True)
+            logits = F.interpolate(self(image), size, mode="bilinear")
             maps.append(logits.argmax(1).to(torch.uint8).cpu())
         return torch.cat(maps).numpy()
 
@@ -184,11 +169,10 @@ class AttributeReader(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.inference_mode()
-    def read(self, images: Pictures, batch: int = 64) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def read(self, images: Pictures) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """uint8 pictures (N,H,W,3) -> ({attribute: index of its value (N,)}, features float32 (N,192))."""
         device = self.mix.weight.device
-        parts = chunks(len(images), batch)
-        features = torch.cat([self.features(to_tensor(images[part], device)) for part in parts])
+        features = torch.cat([self.features(to_tensor(part, device)) for part in batches(images, 64)])
         read = {name: logits.argmax(1).cpu().numpy() for name, logits in self.judge(features).items()}
         return read, features.float().cpu().numpy()
 
@@ -204,17 +188,16 @@ def load_judges(folder: str | Path, device: torch.device | str = "cpu") -> Judge
     """Both judges from a folder like checkpoints/judges: float32, in eval mode, without gradients."""
     from safetensors.torch import load_file
 
-    folder = Path(folder)
-    missing = [n for n in ("config.json", "parser.safetensors", "attributes.safetensors") if not (folder / n).is_file()]
-    if missing:
+    folder, files = Path(folder), ("config.json", "parser.safetensors", "attributes.safetensors")
+    if missing := [name for name in files if not (folder / name).is_file()]:
         raise MogleError(f"{folder}: no {', '.join(missing)} there; expected a folder of judges (checkpoints/judges)")
     config = json.loads((folder / "config.json").read_text())
     judges = Judges(FaceParser(config["parser"]["classes"]), AttributeReader(config["attributes"]["heads"]))
-    for name, network in (("parser", judges.parser), ("attributes", judges.reader)):
+    for name, network in zip(files[1:], judges, strict=True):
         try:
-            network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+            network.load_state_dict(load_file(folder / name))
         except Exception as error:
             first = str(error).strip().splitlines()[-1].strip()
-            raise MogleError(f"{folder / name}.safetensors does not fit this version's judge: {first}") from error
+            raise MogleError(f"{folder / name} does not fit this version's judge: {first}") from error
         network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     return judges

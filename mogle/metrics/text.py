@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mogle.errors import MogleError
-from mogle.metrics.stack import chunks
 
 MAX_WORDS = 96
 PAD, UNKNOWN = 0, 1
@@ -71,16 +70,16 @@ class TextEmbedder(nn.Module):
         return self.embed_features(torch.as_tensor(features, dtype=torch.float32)).numpy()
 
     @torch.inference_mode()
-    def score(self, features: np.ndarray, sentences: Sequence[str], batch: int = 256) -> np.ndarray:
+    def score(self, features: np.ndarray, sentences: Sequence[str]) -> np.ndarray:
         """Features (N, 192) of pictures and their sentences -> (N,) scores, 100 times the cosine."""
         if len(features) != len(sentences):
             raise MogleError(f"{len(features)} pictures and {len(sentences)} sentences; expected as many of each")
-        scores = [
-            (
-                self.embed_features(torch.as_tensor(features[part]).float()) * self.embed_ids(self.ids(sentences[part]))
-            ).sum(-1)
-            for part in chunks(len(sentences), batch)
-        ]
+        scores = []
+        for start in range(0, len(sentences), 256):
+            part = slice(start, start + 256)
+            said = self.embed_ids(self.ids(sentences[part]))
+            seen = self.embed_features(torch.as_tensor(features[part], dtype=torch.float32))
+            scores.append((seen * said).sum(-1))
         return 100 * torch.cat(scores).numpy().astype(np.float64)
 
 

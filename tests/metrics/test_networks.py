@@ -19,8 +19,9 @@ from transformers import (
 from mogle.errors import MogleError
 from mogle.metrics import networks
 from mogle.metrics.distances import self_similarity
-from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward, locked, need, resized
-from mogle.metrics.paper import COLUMNS, PUBLISHED, PaperNetworks, paper_table
+from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward, locked, resized
+from mogle.metrics.paper import PaperNetworks
+from mogle.metrics.report import COLUMNS, paper_table
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SMALL, "image_size": 28, "patch_size": 14}
@@ -114,30 +115,29 @@ def test_reward_pairs_pictures_and_sentences(images) -> None:
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch) -> None:
     monkeypatch.setattr(networks, "find_spec", lambda name: None)
-    with pytest.raises(MogleError, match="pip install transformers"):
-        need("dino")
     with pytest.raises(MogleError, match="pip install image-reward"):
         Reward()
 
 
 def test_the_first_revision_is_the_one_for_good(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("MOGLE_LOCK", str(tmp_path / "some" / "lock.json"))
+    monkeypatch.setenv("MOGLE_ASSETS_LOCK", str(tmp_path / "some" / "lock.json"))
     asked: list[str | None] = []
 
     def load(hub: str, revision: str | None):
         asked.append(revision)
         return type("Loaded", (), {"config": type("Config", (), {"_commit_hash": revision or "newest"})})
 
-    locked("dino", load)
-    locked("dino", load)
+    locked("dino-vitb8", load)
+    locked("dino-vitb8", load)
     assert asked == [None, "newest"]
-    assert json.loads((tmp_path / "some" / "lock.json").read_text()) == {"facebook/dino-vitb8": "newest"}
+    kept = json.loads((tmp_path / "some" / "lock.json").read_text())
+    assert kept["facebook/dino-vitb8"]["revision"] == "newest"
 
     def offline(hub: str, revision: str | None):
         raise OSError("no connection\nand much more")
 
     with pytest.raises(MogleError, match=r"openai/clip-vit-base-patch16: not to be had \(no connection\)"):
-        locked("clip-text", offline)
+        locked("clip-b16", offline)
 
 
 def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> None:
@@ -161,12 +161,15 @@ def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> No
 
     names = ("inception", "clip-cmmd", "dino", "clip-text")
     networks_ = PaperNetworks("cpu", {**dict.fromkeys(names, Fake), "reward": absent})
-    found = networks_.measure(images, ["a"] * 19, images, images[::-1].copy())
-    assert set(found) == set(COLUMNS) - {"ImageReward"} and "pip install image-reward" in networks_.missing["reward"]
+    found = networks_.measure(images, ["a"] * 19, images, networks_.features(images[::-1].copy()))
+    assert (
+        set(found) == set(COLUMNS["paper"]) - {"ImageReward"}
+        and "pip install image-reward" in networks_.missing["reward"]
+    )
     assert found["structure"]["value"] == 0 == found["structure"]["as_reported"]
     assert found["CMMD"]["interval"][0] < 0.5 and found["FID"]["interval"] is None  # too few for an interval
     head, lines = paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19, "paper": found}}})
-    assert len(head) == 8 and lines[0][-1] == "not measured" and len(lines) == 1 + len(PUBLISHED)
-    assert paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19}}}) == ([], [])
+    assert len(head) == 8 and lines[0][-1] == "not measured" and len(lines) == 1 + len(COLUMNS["published"])
+    assert paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19}}})[1] == []
     with pytest.raises(MogleError, match="none of the paper's networks"):
         PaperNetworks("cpu", {"reward": absent})
