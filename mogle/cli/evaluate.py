@@ -21,8 +21,6 @@ EXAMPLE = (
     "Examples: mogle evaluate --n 50 --rows real,reconstruction,text+mask --out runs/eval; "
     'mogle evaluate --masks my-mask.png --prompt "She has blond hair." --seeds 0,1,2'
 )
-#: Ablations that are also sampled as the reference's inference does it by mistake, with all local masks black.
-EMPTIED = ("only-local", "scalar-gate")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,19 +35,14 @@ def evaluate(
     rows: Annotated[str | None, typer.Option(help="Rows of the table, with commas between (all of them).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set folder (portraits are painted).")] = None,
     split: Annotated[str, typer.Option(help="Which part of --data: test, train or all.")] = "test",
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Measure this folder's pictures, named after the samples, instead of making any."),
-    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Measure these, named after the samples; make none.")] = None,
     masks: Annotated[list[Path] | None, typer.Option(help="Judge these mask files instead; repeatable.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Prompts for --masks; repeatable (none).")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds for --masks, with commas between.")] = "0,1,2",
     labels: Annotated[
         str, typer.Option(help="Whose numbers the masks have: celebamask, bisenet, lapa, farl, segface, one-based.")
     ] = "celebamask",
-    fit: Annotated[
-        str | None, typer.Option(help="For samples and masks of another shape: crop, pad or stretch.")
-    ] = None,
+    fit: Annotated[str | None, typer.Option(help="For samples or masks of another shape: crop, pad, stretch.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 28,
     guidance: Annotated[float, typer.Option(min=0, help="How strongly the prompt acts.")] = 3.5,
     strength: Annotated[float, typer.Option(min=0, help="How strongly the mask acts.")] = 1.0,
@@ -62,9 +55,7 @@ def evaluate(
     networks: Annotated[
         str, typer.Option(help="tiny: the shipped judges; paper: also Inception, CLIP, DINO, ImageReward (downloaded).")
     ] = "tiny",
-    out: Annotated[Path, typer.Option(help="Where pictures, results.json, table.md and gallery.png go.")] = Path(
-        "runs/eval"
-    ),
+    out: Annotated[Path, typer.Option(help="For pictures, results.json, table.md, gallery.png.")] = Path("runs/eval"),
 ) -> None:
     """Generate pictures for test portraits and measure them: mask accuracy, attributes, KID, and ablations of MoGLE.
 
@@ -79,7 +70,6 @@ def evaluate(
     from mogle.metrics.evaluate import evaluate as run
     from mogle.metrics.evaluate import judge_masks, judge_pictures
     from mogle.metrics.measure import Instruments
-    from mogle.metrics.paper import PaperNetworks
     from mogle.metrics.samples import folder_samples, painted_samples
     from mogle.sampling import Settings, check_writable, processes
 
@@ -115,7 +105,7 @@ def evaluate(
     settings = Settings(steps, guidance, strength, batch, origin, mask_guidance)
     if label_maps:
         line = "{mask}  seed {seed}  pixel accuracy {pixel_accuracy:.3f}  mIoU {mean_iou:.3f}  {prompt}"
-        cases: Any = prompt or [None], [int(seed) for seed in seeds.split(",")]
+        cases: tuple[Any, list[int]] = prompt or [None], [int(seed) for seed in seeds.split(",")]
         for one in judge_masks(pipe, tools.judges.parser, label_maps, *cases, out=out, settings=settings, fit=fit):
             typer.echo(line.format(**one | {"prompt": one["prompt"] or ""}))
         typer.echo(f"{out / 'masks.png'}: mask, picture, parsed")
@@ -124,6 +114,8 @@ def evaluate(
     shifted = {row.style for row in chosen.values()} - {"portraits"}
     sets = {"portraits": samples(side)} | {style: painted_samples(min(n, few), side, style) for style in shifted}
     if networks == "paper" and state.is_main_process:  # which alone measures
+        from mogle.metrics.paper import PaperNetworks
+
         tools = replace(tools, paper=PaperNetworks(str(pipe._execution_device)))
     run(pipe, tools, sets, out=out, rows=chosen, few=few, settings=settings, state=state)
     if state.is_main_process:
@@ -133,9 +125,9 @@ def evaluate(
 
 def _chosen_rows(rows: str | None, with_ablations: bool, painted: bool) -> dict[str, Row]:
     """The rows asked for, or all that can be had: shifted sets are painted, so they do not go with --data."""
-    from mogle.metrics.rows import ROWS, guided
+    from mogle.metrics.rows import ROWS, guided, shipped_ablations
 
-    known = {**ROWS, **(_ablations() if with_ablations else {})}
+    known = {**ROWS, **(shipped_ablations() if with_ablations else {})}
     shifted = [] if painted else [name for name, row in known.items() if row.style != "portraits"]
     if rows is None:
         return {name: row for name, row in known.items() if name not in shifted}
@@ -149,23 +141,6 @@ def _chosen_rows(rows: str | None, with_ablations: bool, painted: bool) -> dict[
     if absent := [name for name in chosen if name in shifted]:
         raise MogleError(f"--rows {', '.join(absent)}: these are painted sets; expected no --data beside them")
     return {name: known[name] for name in chosen}
-
-
-def _ablations() -> dict[str, Row]:
-    """A row for each adapter in checkpoints/ablations, and a second one for some of them."""
-    from mogle.checkpoints import shipped
-    from mogle.metrics.rows import ablation
-    from mogle.tiny.ablations import TITLES
-
-    try:
-        folder = shipped("ablations")
-    except MogleError:  # none are shipped
-        return {}
-    rows = {f"ablation-{name}": ablation(title, folder / name) for name, title in TITLES.items()}
-    for name in EMPTIED:
-        title = f"{TITLES[name]}, local masks emptied"
-        rows[f"ablation-{name}-emptied"] = ablation(title, folder / name, without="locals")
-    return {name: row for name, row in rows.items() if row.adapter and row.adapter.is_dir()}
 
 
 def _say(out: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     pipe: FaceMoGLEPipeline, tools: Instruments, sets: Mapping[str, Samples], *, out: Path,
-    rows: Mapping[str, Row] = ROWS, few: int = 200, settings: Settings | None = None, state: PartialState | None = None,
+    settings: Settings, rows: Mapping[str, Row] = ROWS, few: int = 200, state: PartialState | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
@@ -49,7 +49,7 @@ def evaluate(
         raise MogleError(f"rows {', '.join(absent)}: their set of portraits is not there; expected rows of {[*sets]}")
     if any(row.swapped and len(sets[row.style]) < 2 for row in rows.values()):
         raise MogleError("captions can only be swapped between at least two samples; use --n 2 or more")
-    settings, share = settings or Settings(), (state.process_index, state.num_processes) if state else (0, 1)
+    share = (state.process_index, state.num_processes) if state is not None else (0, 1)
     made = make(pipe, rows, sets, out, settings, few=few, share=share)
     if state is not None:
         state.wait_for_everyone()
@@ -106,15 +106,13 @@ def _report(
         return results
     out.mkdir(parents=True, exist_ok=True)
     references = {style: tools.features(samples.others) for style, samples in sets.items()}
+    seen = {style: tools.paper.features(samples.others) for style, samples in sets.items()} if tools.paper else {}
     measures: dict[str, Measured] = {}
     for name, one in made.items():
         results["rows"][name], measures[name] = measure(one, tools, references[one.row.style])
+        if tools.paper is not None:
+            results["rows"][name]["paper"] = tools.paper.measure(one, seen[one.row.style])
         np.savez_compressed(out / f"{name}.npz", **measures[name])  # type: ignore[arg-type]
-    if tools.paper is not None:
-        seen = {style: tools.paper.features(samples.others) for style, samples in sets.items()}
-        for name, (row, samples, pictures, *_) in made.items():
-            found = tools.paper.measure(pictures, row.captions(samples), samples.images, seen[row.style])
-            results["rows"][name]["paper"] = found
     for name, one in made.items():
         if base := next((base for base in one.row.against if base in made and base != name), None):
             found = against(measures[base], measures[name], references[one.row.style])

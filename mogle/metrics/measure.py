@@ -22,9 +22,8 @@ from mogle.metrics.stack import Pictures, batches
 from mogle.words import ATTRIBUTES, read_caption
 
 if TYPE_CHECKING:
-    from mogle.metrics.judges import Judges
+    from mogle.metrics.judges import Judges, TextEmbedder
     from mogle.metrics.paper import PaperNetworks
-    from mogle.metrics.text import TextEmbedder
 
 DETECTABLE = 20  # pictures of each kind that FID and a classifier need at least
 
@@ -48,8 +47,7 @@ class Instruments:
     @classmethod
     def load(cls, folder: Path) -> Instruments:
         """Those of a folder of judges."""
-        from mogle.metrics.judges import load_judges
-        from mogle.metrics.text import load_text_embedder
+        from mogle.metrics.judges import load_judges, load_text_embedder
 
         judges = load_judges(folder)
         return cls(judges, load_text_embedder(folder), record=json.loads((folder / "config.json").read_text()))

@@ -1,33 +1,189 @@
-"""The paper's six numbers by its own networks, for one row of the evaluation.
+"""The paper's six numbers for a row of the evaluation, by the networks that the paper measured with.
 
-What it published (`tables.toml`) is of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures; ours of
-whatever was measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum over
-batches of 64 (`structure_as_reported`) stands beside it.
+For FLUX-size work (`--networks paper`). The ledger of weights (`mogle/assets.toml`) says where each network comes from
+and under which licence. They are downloaded when they are first used; the revision is written to the ledger's lock
+file, and from then on only that one is taken.
+
+What the paper published (`tables.toml`) is of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures;
+ours of whatever was measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum
+over batches of 64 (`structure_as_reported`) stands beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from PIL import Image
+from torch import Tensor
 
+from mogle.assets.fetch import get
+from mogle.assets.ledger import find, read_lock, write_lock
 from mogle.errors import MogleError
 from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, structure_distances
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kernels import cmmd, kid, kid_subsets
-from mogle.metrics.stack import Pictures
+from mogle.metrics.rows import Made
+from mogle.metrics.stack import Pictures, Stack, batches
+
+BATCH = 16
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
+    """`load(hub name, revision=...)` at the revision of ledger or lock file, or at the newest, which is then locked.
+
+    Raises:
+        MogleError: it could not be loaded; says what to do.
+    """
+    asset = find(name, "weights")
+    try:
+        made = load(asset.hub, revision=asset.revision or read_lock(asset)["revision"] or None, **options)
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        message = f"{asset.hub}: not to be had ({first}); expected a connection, or the model in the cache"
+        raise MogleError(message) from error
+    if found := getattr(getattr(made, "config", None), "_commit_hash", None):
+        write_lock(asset, found, {})
+    return made
+
+
+def resized(images: np.ndarray, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """uint8 (N,H,W,3) -> float32 (N,3,size,size): bicubic with antialiasing, in [0,1], then normalised."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+
+
+class ClipPictures:
+    """Features of CMMD: the projected embedding of CLIP ViT-L/14 at 336 px, the whole picture, nothing cut off."""
+
+    def __init__(self, model: Any = None, device: str = "cpu") -> None:
+        model = model or locked("clip-l14-336", transformers.CLIPVisionModelWithProjection.from_pretrained)
+        self.model, self.device = model.eval().to(device), device
+
+    @torch.inference_mode()
+    def features(self, images: Pictures) -> np.ndarray:
+        """uint8 (H,W,3) N times -> float32 (N,d)."""
+        size = self.model.config.image_size
+        pixels = (resized(part, size, *CLIP_COLOURS).to(self.device) for part in batches(images, BATCH))
+        return np.concatenate([self.model(part).image_embeds.float().cpu().numpy() for part in pixels])
+
+
+class ClipText:
+    """The paper's text score: 100 times the cosine of CLIP ViT-B/16's embeddings of a picture and its sentence."""
+
+    def __init__(self, model: Any = None, tokenizer: Any = None, device: str = "cpu") -> None:
+        model = model or locked("clip-b16", transformers.CLIPModel.from_pretrained)
+        self.tokenizer = tokenizer or locked("clip-b16", transformers.CLIPTokenizer.from_pretrained)
+        self.model, self.device = model.eval().to(device), device
+
+    @torch.inference_mode()
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
+        """uint8 (H,W,3) N times and N sentences -> (N,); sentences beyond CLIP's length are cut."""
+        if len(images) != len(sentences):
+            raise MogleError(f"{len(images)} pictures and {len(sentences)} sentences; expected as many of each")
+        size, scores = self.model.config.vision_config.image_size, []
+        for number, part in enumerate(batches(images, BATCH)):
+            texts = list(sentences[number * BATCH :][:BATCH])
+            said = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+            pixels = resized(part, size, *CLIP_COLOURS).to(self.device)
+            out = self.model(pixel_values=pixels, **said.to(self.device))
+            scores.append(F.cosine_similarity(out.image_embeds, out.text_embeds).double())
+        return 100 * torch.cat(scores).cpu().numpy()
+
+
+class DinoKeys:
+    """Keys of DINO ViT-B/8's last layer, class token first, all heads side by side: what structure is compared by."""
+
+    def __init__(self, model: Any = None, device: str = "cpu", layer: int = 11, size: int = 224) -> None:
+        model = model or locked("dino-vitb8", transformers.ViTModel.from_pretrained, add_pooling_layer=False)
+        self.model, self.device, self.size = model.eval().to(device), device, size
+        layers = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))]
+        if layer >= len(layers):
+            raise MogleError(f"found {len(layers)} attention layers, expected more than {layer}: not a ViT of DINO's")
+        self.layer = layers[layer]
+
+    @torch.inference_mode()
+    def keys(self, images: Pictures) -> Iterator[np.ndarray]:
+        """uint8 (H,W,3) N times -> float32 (T,d) for one after the other: all of them would fill the memory."""
+        caught: list[Tensor] = []
+        hook = self.layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
+        try:
+            for part in batches(images, BATCH):
+                self.model(resized(part, self.size, *IMAGENET).to(self.device), interpolate_pos_encoding=True)
+                yield from caught.pop().float().cpu().numpy()
+        finally:
+            hook.remove()
+
+
+class Inception:
+    """Features of FID and KID as clean-fid makes them in mode "clean": its network, its resizing, without the package
+    itself, which would bring a torchvision of another build than torch's."""
+
+    def __init__(self, layers: Any = None, device: str = "cpu", side: int = 299) -> None:
+        if layers is None:
+            asset = find("inception", "weights")
+            layers = torch.jit.load(get(asset) / asset.files[0].names[0], map_location=device).eval().layers
+        self.layers, self.device, self.side = layers, device, side
+
+    def resized(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 (H,W,3) -> float32 (side,side,3): bicubic with antialiasing, a channel at a time, not rounded."""
+        channels = [Image.fromarray(picture[..., index].astype(np.float32), mode="F") for index in range(3)]
+        done = [channel.resize((self.side, self.side), Image.Resampling.BICUBIC) for channel in channels]
+        return np.stack([np.asarray(channel).clip(0, 255) for channel in done], axis=-1)
+
+    @torch.inference_mode()
+    def features(self, images: Pictures) -> np.ndarray:
+        """uint8 (H,W,3) N times -> float32 (N,2048)."""
+        features, pixels = [], Stack(lambda row: self.resized(images[row]), range(len(images)))
+        for part in batches(pixels, BATCH):
+            x = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.device)
+            features.append(self.layers((x - 128) / 128).flatten(1).float().cpu().numpy())
+        return np.concatenate(features)
+
+
+class Reward:
+    """ImageReward-v1.0's score of a picture for its sentence."""
+
+    def __init__(self, model: Any = None, device: str = "cpu") -> None:
+        if model is None:
+            if find_spec("ImageReward") is None:
+                raise MogleError("ImageReward needs ImageReward, which is not installed; pip install image-reward")
+            import ImageReward  # type: ignore[import-not-found]
+
+            model = ImageReward.load("ImageReward-v1.0", device=device)
+        self.model = model
+
+    @torch.inference_mode()
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
+        """uint8 (H,W,3) N times and N sentences -> (N,)."""
+        pairs = zip(images, sentences, strict=True)
+        return np.array([self.model.score(sentence, Image.fromarray(image)) for image, sentence in pairs])
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
+}  # fmt: skip
+
+
+def _cell(estimate: Estimate, **more: float) -> dict[str, Any]:
+    return {"value": estimate.value, "interval": ends(estimate), **more}
 
 
 class PaperNetworks:
     """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
 
-    def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        from mogle.metrics.networks import BUILDERS
-
+    def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] = BUILDERS) -> None:
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
-        for name, build in (builders or BUILDERS).items():
+        for name, build in builders.items():
             try:
                 self.networks[name] = build(device=device)
             except MogleError as error:
@@ -37,20 +193,12 @@ class PaperNetworks:
 
     def features(self, pictures: Pictures) -> dict[str, np.ndarray]:
         """{network: features (N,d)} of those that distances between sets stand on."""
-        return {
-            name: self.networks[name].features(pictures) for name in ("inception", "clip-cmmd") if name in self.networks
-        }
+        both = self.networks.keys() & {"inception", "clip-cmmd"}
+        return {name: self.networks[name].features(pictures) for name in both}
 
-    def measure(
-        self, made: Pictures, sentences: Sequence[str], own: Pictures, reference: Mapping[str, np.ndarray]
-    ) -> dict[str, dict[str, Any]]:
-        """{column: {value, interval, ...}} of uint8 pictures (H,W,3).
-
-        Args:
-            sentences: what each was made from.
-            own: the real picture of each, for structure.
-            reference: `features` of real pictures, for the distances between sets.
-        """
+    def measure(self, one: Made, reference: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+        """{column: {value, interval, ...}} of a row's pictures; reference: `features` of other real pictures."""
+        made, samples, captions = one.pictures, one.samples, one.row.captions(one.samples)
         found: dict[str, dict[str, Any]] = {}
         features, networks = self.features(made), self.networks
         if "inception" in networks:
@@ -63,13 +211,9 @@ class PaperNetworks:
         if "clip-cmmd" in networks:
             found["CMMD"] = _cell(cmmd(reference["clip-cmmd"], features["clip-cmmd"]))
         if dino := networks.get("dino"):
-            each = structure_distances(dino.keys(own), dino.keys(made))
+            each = structure_distances(dino.keys(samples.images), dino.keys(made))
             found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
         for column, name in (("text", "clip-text"), ("ImageReward", "reward")):
             if name in networks:
-                found[column] = _cell(mean_estimate(networks[name].scores(made, sentences)))
+                found[column] = _cell(mean_estimate(networks[name].scores(made, captions)))
         return found
-
-
-def _cell(estimate: Estimate, **more: float) -> dict[str, Any]:
-    return {"value": estimate.value, "interval": ends(estimate), **more}

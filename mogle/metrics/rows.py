@@ -6,6 +6,7 @@ interrupted evaluation goes on where it stopped, and one of another model is nev
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from mogle.checkpoints import shipped
+from mogle.errors import MogleError
 from mogle.labels import LABELS
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.stack import Pictures, batches, stored, taken
@@ -61,7 +64,7 @@ class Row:
         without: what MoGLE goes without: "locals" or "places".
         few: only the first samples, as many as the evaluation says.
         style: whose samples: the test set's portraits, or a shifted set.
-        adapter: a folder, of a row that has one of its own.
+        adapter: a folder, of a row that has one of its own; in rows.toml its name in checkpoints/ablations.
         detailed: several seeds, gate maps, and the best and the worst are shown too.
         against: the rows that it is held against, picture by picture: the first of these that is there.
         gallery, column: the sheet that shows its first pictures, and the title there (the row's name).
@@ -76,9 +79,9 @@ class Row:
     without: str | None = None
     few: bool = True
     style: str = "portraits"
-    adapter: Path | None = None
+    adapter: Path | str | None = None
     detailed: bool = False
-    against: tuple[str, ...] = ("text+mask",)
+    against: Sequence[str] = ("text+mask",)
     gallery: str = "gallery"
     column: str = ""
 
@@ -88,14 +91,13 @@ class Row:
         return [samples.captions[i] for i in order]
 
 
-def _shifted(title: str, style: str) -> Row:
-    return Row(title, style=style, against=(), gallery=style, column="made")
+def _table(kind: str, **shared: Any) -> dict[str, Row]:
+    return {name: Row(**{**shared, **fields}) for name, fields in _ENTRIES[kind].items()}
 
 
-def ablation(title: str, adapter: Path, without: str | None = None) -> Row:
-    """The row of another adapter, held against the whole method with the same budget."""
-    against = ("ablation-full", "text+mask")
-    return Row(title, adapter=adapter, without=without, against=against, gallery="ablations")
+_ENTRIES = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
+ROWS = _table("rows")
+ABLATIONS = _table("ablations", against=("ablation-full", "text+mask"), gallery="ablations")
 
 
 def guided(weight: float) -> Row:
@@ -103,18 +105,14 @@ def guided(weight: float) -> Row:
     return Row(f"text + mask, mask guidance {weight:g}", mask_guidance=weight, column=f"mask guidance {weight:g}")
 
 
-ROWS: dict[str, Row] = {
-    "real": Row("real portraits", "samples", few=False, against=(), column="real portrait"),
-    "reconstruction": Row("VAE reconstructions", "vae", few=False, against=()),
-    "text+mask": Row("text + mask", few=False, detailed=True, against=()),
-    "text": Row("text only", mask=False),
-    "mask": Row("mask only", text=False),
-    "swapped": Row("captions swapped", swapped=True, few=False),
-    "no-local": Row("local masks emptied", without="locals"),
-    "scalar-gate": Row("gate averaged over tokens", without="places"),
-    "female": _shifted("zero-shot: women, another style", "female"),
-    "balanced": _shifted("zero-shot: balanced set", "balanced"),
-}
+def shipped_ablations() -> dict[str, Row]:
+    """The rows of those ablations whose adapters are in checkpoints/ablations, if any."""
+    try:
+        folder = shipped("ablations")
+    except MogleError:
+        return {}
+    rows = {name: replace(row, adapter=folder / str(row.adapter)) for name, row in ABLATIONS.items()}
+    return {name: row for name, row in rows.items() if Path(str(row.adapter)).is_dir()}
 
 
 class Made(NamedTuple):
@@ -211,14 +209,14 @@ def gate_maps(pipe: FaceMoGLEPipeline, samples: Samples, seed: int = 0) -> dict[
     import torch
 
     mogle: Any = pipe.mogle
-    maps, (height, width), unit = [], samples.size, 2 * pipe.vae_scale_factor
-    for name, mask in zip(samples.ids, samples.masks, strict=True):
-        tokens = pipe.encode_conditions([mask], height, width)
-        noise = torch.randn(1, *tokens.shape[2:], generator=torch.Generator().manual_seed(seed_of(name, seed)))
-        with torch.inference_mode():
-            weights = mogle.gate_weights(tokens, noise.to(tokens), torch.ones(1, device=tokens.device))
-        if weights.shape[1:] != (tokens.shape[2], tokens.shape[1]):
-            return {}
-        maps.append(weights[0].float().T.reshape(-1, height // unit, width // unit).cpu().numpy())
-    shown = np.stack(maps, axis=1)[..., None].repeat(3, axis=-1)  # (20, N, h, w, 3)
-    return dict(zip(("global", *LABELS), (255 * shown / shown.max()).round().astype(np.uint8), strict=True))
+    (height, width), unit = samples.size, 2 * pipe.vae_scale_factor
+    tokens = pipe.encode_conditions(list(samples.masks), height, width)
+    chance = [torch.Generator().manual_seed(seed_of(name, seed)) for name in samples.ids]
+    noise = torch.cat([torch.randn(1, *tokens.shape[2:], generator=one) for one in chance])
+    with torch.inference_mode():
+        weights = mogle.gate_weights(tokens, noise.to(tokens), torch.ones(len(tokens), device=tokens.device))
+    if weights.shape[1:] != (tokens.shape[2], tokens.shape[1]):
+        return {}
+    maps = (255 * weights.float() / weights.float().max()).round().to("cpu", torch.uint8).numpy()  # (N, places, 20)
+    maps = maps.reshape(len(samples), height // unit, width // unit, -1, 1).repeat(3, axis=-1)
+    return {name: maps[:, :, :, k] for k, name in enumerate(("global", *LABELS))}

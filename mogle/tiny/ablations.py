@@ -28,17 +28,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "neither": ("variant=neither",),
     "fast": ("attention=independent", "variant=places"),
 }
-TITLES = {
-    "full": "the method, equal budget",
-    "only-global": "only the global expert",
-    "only-local": "only local experts",
-    "no-latents": "gate without noisy latents",
-    "scalar-gate": "scalar gate",
-    "no-gate": "experts, no gate",
-    "no-experts": "gate, no experts",
-    "neither": "neither experts nor gate",
-    "fast": "fast: independent attention, gate by place",
-}
 
 
 def train_ablations(

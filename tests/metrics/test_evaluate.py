@@ -18,7 +18,7 @@ from mogle.labels import PALETTE, colorize
 from mogle.metrics.evaluate import evaluate, judge_masks, judge_pictures
 from mogle.metrics.measure import Instruments, against, load_measured, psnr
 from mogle.metrics.report import compare
-from mogle.metrics.rows import ROWS, ablation, guided, reconstructed
+from mogle.metrics.rows import ABLATIONS, ROWS, guided, reconstructed
 from mogle.metrics.samples import Samples, derangement
 from mogle.metrics.stack import Pictures, Stack, batches, taken
 from mogle.sampling import Settings
@@ -295,8 +295,8 @@ def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     pipe.load_mogle = loaded.append
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
-    rows = {"ablation-a": ablation("without much", tmp_path / "a")}
-    rows["ablation-full"] = ablation("the whole", tmp_path / "a")
+    full = replace(ABLATIONS["ablation-full"], adapter=tmp_path / "a")
+    rows = {"ablation-a": replace(full, title="without much"), "ablation-full": full}
     rows |= {name: ROWS[name] for name in ("mask", "text+mask")}
     out = tmp_path / "out"
     results = evaluate(pipe, tools(), sets(samples), out=out, rows=rows, few=2, settings=Settings(steps=1))

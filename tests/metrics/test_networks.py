@@ -17,11 +17,12 @@ from transformers import (
 )
 
 from mogle.errors import MogleError
-from mogle.metrics import networks
+from mogle.metrics import paper
 from mogle.metrics.distances import self_similarity
-from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward, locked, resized
-from mogle.metrics.paper import PaperNetworks
+from mogle.metrics.paper import ClipPictures, ClipText, DinoKeys, Inception, PaperNetworks, Reward, locked, resized
 from mogle.metrics.report import COLUMNS, paper_table
+from mogle.metrics.rows import Made, Row
+from mogle.metrics.samples import Samples
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SMALL, "image_size": 28, "patch_size": 14}
@@ -46,7 +47,7 @@ def test_cmmd_takes_the_projected_embedding_of_any_number_of_pictures(images) ->
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION, projection_dim=24))
     features = ClipPictures(model).features(images)
     assert features.shape == (19, 24)
-    pixels = resized(images[17:18], 28, *networks.CLIP_COLOURS)
+    pixels = resized(images[17:18], 28, *paper.CLIP_COLOURS)
     with torch.no_grad():
         np.testing.assert_allclose(features[17], model(pixels).image_embeds[0], atol=1e-5)
 
@@ -87,7 +88,7 @@ def test_structure_takes_the_keys_of_the_layer_asked_for_class_token_first(image
     last = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))][-1]
     hook = last.register_forward_hook(lambda *a: by_hand.append(a[2]))
     with torch.no_grad():
-        model(resized(images[:1], 24, *networks.IMAGENET), interpolate_pos_encoding=True)
+        model(resized(images[:1], 24, *paper.IMAGENET), interpolate_pos_encoding=True)
     hook.remove()
     np.testing.assert_allclose(keys[0], by_hand[0][0], atol=1e-5)
     assert self_similarity(keys[0]).shape == (10, 10)
@@ -114,7 +115,7 @@ def test_reward_pairs_pictures_and_sentences(images) -> None:
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch) -> None:
-    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    monkeypatch.setattr(paper, "find_spec", lambda name: None)
     with pytest.raises(MogleError, match="pip install image-reward"):
         Reward()
 
@@ -161,7 +162,9 @@ def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> No
 
     names = ("inception", "clip-cmmd", "dino", "clip-text")
     networks_ = PaperNetworks("cpu", {**dict.fromkeys(names, Fake), "reward": absent})
-    found = networks_.measure(images, ["a"] * 19, images, networks_.features(images[::-1].copy()))
+    samples = Samples(tuple("abcdefghijklmnopqrs"), images, images[..., 0], ("a",) * 19, ({},) * 19, [], "noise")
+    made = Made(Row("text + mask"), samples, images)
+    found = networks_.measure(made, networks_.features(images[::-1].copy()))
     assert (
         set(found) == set(COLUMNS["paper"]) - {"ImageReward"}
         and "pip install image-reward" in networks_.missing["reward"]
