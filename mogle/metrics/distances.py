@@ -14,7 +14,7 @@ mean square difference of the two tables (Tumanyan et al. 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -67,17 +67,18 @@ def fid(real: np.ndarray, fake: np.ndarray) -> float:
     return frechet_distance(moments(real), moments(fake))
 
 
-def fid_by_size(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FID of random parts of both sets -> 8 sizes, from half to all of the smaller set, and distances."""
+def fid_by_size(real: np.ndarray, fake: np.ndarray) -> list[tuple[int, float]]:
+    """FID of random parts of both sets -> 8 sizes, from half to all of the smaller set, each with its distance."""
     rng, most = np.random.default_rng(0), min(len(real), len(fake))
-    sizes = np.unique(np.linspace(max(2, most // 2), most, 8).astype(int))
+    sizes = np.unique(np.linspace(max(2, most // 2), most, 8).astype(int)).tolist()
     parts = ([rng.choice(len(rows), size, replace=False) for rows in (real, fake)] for size in sizes)
-    return sizes, np.array([fid(real[some], fake[others]) for some, others in parts])
+    return [(size, fid(real[some], fake[others])) for size, (some, others) in zip(sizes, parts, strict=True)]
 
 
-def extrapolated_fid(sizes: np.ndarray, distances: np.ndarray) -> float:
+def extrapolated_fid(by_size: Sequence[Sequence[float]]) -> float:
     """FID of endless sets: the value at 0 of the line through distances over 1 / size."""
-    return float(np.polynomial.polynomial.polyfit(1 / np.asarray(sizes, dtype=float), distances, 1)[0])
+    sizes, distances = np.array(by_size).T
+    return float(np.polynomial.polynomial.polyfit(1 / sizes, distances, 1)[0])
 
 
 def fid_estimate(real: np.ndarray, fake: np.ndarray, groups: int = 20) -> Estimate:

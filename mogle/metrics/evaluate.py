@@ -34,7 +34,7 @@ def evaluate(
     """Fills the rows of the table and writes results.json, table.md, index.html, galleries and pictures into ``out``.
 
     Args:
-        sets: by style; "portraits" is the test set proper.
+        sets: by style, all that the rows have; "portraits" is the test set proper.
         rows: by name; those with an adapter of their own run last, and leave the pipeline with the last.
         few: samples of the rows that show an effect; the others take all.
         state: where several processes share the sampling; the first one measures and writes.
@@ -43,10 +43,8 @@ def evaluate(
         What results.json holds; from other processes than the first, no rows.
 
     Raises:
-        MogleError: no row, a row whose set is not given, too few samples, pictures of another model in ``out``.
+        MogleError: too few samples, pictures of another model in ``out``.
     """
-    if absent := [name for name, row in rows.items() if row.style not in sets]:
-        raise MogleError(f"rows {', '.join(absent)}: their set of portraits is not there; expected rows of {[*sets]}")
     if any(row.swapped and len(sets[row.style]) < 2 for row in rows.values()):
         raise MogleError("captions can only be swapped between at least two samples; use --n 2 or more")
     share = (state.process_index, state.num_processes) if state is not None else (0, 1)

@@ -12,8 +12,7 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.labels import LABELS
-from mogle.metrics import distances, kernels
-from mogle.metrics.attributes import encode_attributes, judgeable, mean_balanced, recall_counts, score_attributes
+from mogle.metrics import attributes, distances, kernels
 from mogle.metrics.intervals import Estimate, bootstrap, ends, mean_estimate
 from mogle.metrics.masks import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from mogle.metrics.rows import Made, Row
@@ -83,7 +82,7 @@ def _expected(row: Row, samples: Samples) -> list[Mapping[str, str | None]]:
     said = [read_caption(caption) for caption in row.captions(samples)]
     if not row.mask:
         return list(said)
-    return [judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
+    return [attributes.judgeable(s, m, only_invisible=row.swapped) for s, m in zip(said, samples.masks, strict=True)]
 
 
 def _attribute_means(true: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
@@ -93,7 +92,7 @@ def _attribute_means(true: Mapping[str, np.ndarray], read: Mapping[str, np.ndarr
         names = [name for name in true if (true[name] >= 0).any() and ATTRIBUTES[name].in_mask == in_mask]
         if names:
             both = (np.stack([answers[name] for name in names], axis=1) for answers in (true, read))
-            found[key] = bootstrap(recall_counts(*both), mean_balanced)
+            found[key] = bootstrap(attributes.recall_counts(*both), attributes.mean_balanced)
     return found
 
 
@@ -119,7 +118,7 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
     parsed = (labels for part in batches(made) for labels in parser.parse(part))
     matrices = np.stack([confusion_matrix(*pair) for pair in zip(samples.masks, parsed, strict=True)])
     read, features = reader.read(made)
-    true = encode_attributes(_expected(row, samples), reader.values)
+    true = attributes.encode_attributes(_expected(row, samples), reader.values)
     scores = {}
     if embedder is not None:
         scores["text"] = embedder.score(features, row.captions(samples))
@@ -139,16 +138,15 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
             **{name: estimate.value for name, estimate in in_mask.items()},
             "class_iou": {name: None if np.isnan(share) else float(share) for name, share in iou},
         },
-        "attributes": score_attributes(true, read),
+        "attributes": attributes.score_attributes(true, read),
         **{name: estimate.value for name, estimate in found.items()},
         "intervals": {name: ends(estimate) for name, estimate in (in_mask | found).items()},
     }
     if "structure" in scores:
         numbers["structure_as_reported"] = distances.structure_as_reported(scores["structure"])
     if min(len(made), len(reference)) >= DETECTABLE:
-        sizes, by_size = distances.fid_by_size(reference, features)
         numbers["fid"] = distances.fid(reference, features)
-        numbers["fid_by_size"] = [[int(size), float(distance)] for size, distance in zip(sizes, by_size, strict=True)]
+        numbers["fid_by_size"] = distances.fid_by_size(reference, features)
     if row.source == "vae":
         numbers["psnr"] = psnr(samples.images, made)
     measured = {"ids": np.array(samples.ids), "matrices": matrices.astype(np.int32), "features": features}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, st
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
 from mogle.metrics.kernels import cmmd, kid, kid_subsets
 from mogle.metrics.rows import Made
-from mogle.metrics.stack import Pictures, Stack, batches
+from mogle.metrics.stack import Pictures, batches
 
 BATCH = 16
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,65 +47,76 @@ def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
     try:
         made = load(asset.hub, revision=asset.revision or read_lock(asset)["revision"] or None, **options)
     except OSError as error:
-        first = str(error).strip().splitlines()[0]
-        message = f"{asset.hub}: not to be had ({first}); expected a connection, or the model in the cache"
-        raise MogleError(message) from error
+        why = f"{asset.hub}: not to be had ({str(error).strip().splitlines()[0]})"
+        raise MogleError(f"{why}; expected a connection, or the model in the cache") from error
     if found := getattr(getattr(made, "config", None), "_commit_hash", None):
         write_lock(asset, found, {})
     return made
 
 
 def resized(images: np.ndarray, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """uint8 (N,H,W,3) -> float32 (N,3,size,size): bicubic with antialiasing, in [0,1], then normalised."""
+    """uint8 (N,H,W,3) -> float32 (N,3,size,size): bicubic with antialiasing as Pillow's, in [0,1], then normalised."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
     return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
 
 
-class ClipPictures:
-    """Features of CMMD: the projected embedding of CLIP ViT-L/14 at 336 px, the whole picture, nothing cut off."""
+class _Network:
+    """A network on a device, and what it sees of pictures: all of each, at its own size and in its own scale."""
+
+    colours = CLIP_COLOURS
+
+    def __init__(self, model: Any, size: int, device: str) -> None:
+        self.model, self.size, self.device = model.eval().to(device), size, device
+
+    def seen(self, images: Pictures) -> Iterator[Tensor]:
+        """uint8 (H,W,3) N times -> (at most 16,3,size,size), one batch after the other."""
+        return (resized(part, self.size, *self.colours).to(self.device) for part in batches(images, BATCH))
+
+
+class ClipPictures(_Network):
+    """Features of CMMD: the projected embedding of CLIP ViT-L/14 at 336 px, nothing of the picture cut off."""
 
     def __init__(self, model: Any = None, device: str = "cpu") -> None:
         model = model or locked("clip-l14-336", transformers.CLIPVisionModelWithProjection.from_pretrained)
-        self.model, self.device = model.eval().to(device), device
+        super().__init__(model, model.config.image_size, device)
 
     @torch.inference_mode()
     def features(self, images: Pictures) -> np.ndarray:
         """uint8 (H,W,3) N times -> float32 (N,d)."""
-        size = self.model.config.image_size
-        pixels = (resized(part, size, *CLIP_COLOURS).to(self.device) for part in batches(images, BATCH))
-        return np.concatenate([self.model(part).image_embeds.float().cpu().numpy() for part in pixels])
+        return torch.cat([self.model(pixels).image_embeds.float().cpu() for pixels in self.seen(images)]).numpy()
 
 
-class ClipText:
+class ClipText(_Network):
     """The paper's text score: 100 times the cosine of CLIP ViT-B/16's embeddings of a picture and its sentence."""
 
     def __init__(self, model: Any = None, tokenizer: Any = None, device: str = "cpu") -> None:
         model = model or locked("clip-b16", transformers.CLIPModel.from_pretrained)
         self.tokenizer = tokenizer or locked("clip-b16", transformers.CLIPTokenizer.from_pretrained)
-        self.model, self.device = model.eval().to(device), device
+        super().__init__(model, model.config.vision_config.image_size, device)
 
     @torch.inference_mode()
     def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
         """uint8 (H,W,3) N times and N sentences -> (N,); sentences beyond CLIP's length are cut."""
         if len(images) != len(sentences):
             raise MogleError(f"{len(images)} pictures and {len(sentences)} sentences; expected as many of each")
-        size, scores = self.model.config.vision_config.image_size, []
-        for number, part in enumerate(batches(images, BATCH)):
-            texts = list(sentences[number * BATCH :][:BATCH])
-            said = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-            pixels = resized(part, size, *CLIP_COLOURS).to(self.device)
-            out = self.model(pixel_values=pixels, **said.to(self.device))
+        left, scores = iter(sentences), []
+        for pixels in self.seen(images):
+            said = list(islice(left, len(pixels)))
+            words = self.tokenizer(said, padding=True, truncation=True, return_tensors="pt").to(self.device)
+            out = self.model(pixel_values=pixels, **words)
             scores.append(F.cosine_similarity(out.image_embeds, out.text_embeds).double())
         return 100 * torch.cat(scores).cpu().numpy()
 
 
-class DinoKeys:
+class DinoKeys(_Network):
     """Keys of DINO ViT-B/8's last layer, class token first, all heads side by side: what structure is compared by."""
+
+    colours = IMAGENET
 
     def __init__(self, model: Any = None, device: str = "cpu", layer: int = 11, size: int = 224) -> None:
         model = model or locked("dino-vitb8", transformers.ViTModel.from_pretrained, add_pooling_layer=False)
-        self.model, self.device, self.size = model.eval().to(device), device, size
+        super().__init__(model, size, device)
         layers = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))]
         if layer >= len(layers):
             raise MogleError(f"found {len(layers)} attention layers, expected more than {layer}: not a ViT of DINO's")
@@ -116,37 +128,29 @@ class DinoKeys:
         caught: list[Tensor] = []
         hook = self.layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
         try:
-            for part in batches(images, BATCH):
-                self.model(resized(part, self.size, *IMAGENET).to(self.device), interpolate_pos_encoding=True)
+            for pixels in self.seen(images):
+                self.model(pixels, interpolate_pos_encoding=True)
                 yield from caught.pop().float().cpu().numpy()
         finally:
             hook.remove()
 
 
-class Inception:
+class Inception(_Network):
     """Features of FID and KID as clean-fid makes them in mode "clean": its network, its resizing, without the package
     itself, which would bring a torchvision of another build than torch's."""
+
+    colours = (128 / 255,) * 3, (128 / 255,) * 3
 
     def __init__(self, layers: Any = None, device: str = "cpu", side: int = 299) -> None:
         if layers is None:
             asset = find("inception", "weights")
-            layers = torch.jit.load(get(asset) / asset.files[0].names[0], map_location=device).eval().layers
-        self.layers, self.device, self.side = layers, device, side
-
-    def resized(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 (H,W,3) -> float32 (side,side,3): bicubic with antialiasing, a channel at a time, not rounded."""
-        channels = [Image.fromarray(picture[..., index].astype(np.float32), mode="F") for index in range(3)]
-        done = [channel.resize((self.side, self.side), Image.Resampling.BICUBIC) for channel in channels]
-        return np.stack([np.asarray(channel).clip(0, 255) for channel in done], axis=-1)
+            layers = torch.jit.load(get(asset) / asset.files[0].names[0], map_location=device).layers
+        super().__init__(layers, side, device)
 
     @torch.inference_mode()
     def features(self, images: Pictures) -> np.ndarray:
         """uint8 (H,W,3) N times -> float32 (N,2048)."""
-        features, pixels = [], Stack(lambda row: self.resized(images[row]), range(len(images)))
-        for part in batches(pixels, BATCH):
-            x = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.device)
-            features.append(self.layers((x - 128) / 128).flatten(1).float().cpu().numpy())
-        return np.concatenate(features)
+        return torch.cat([self.model(pixels).flatten(1).float().cpu() for pixels in self.seen(images)]).numpy()
 
 
 class Reward:

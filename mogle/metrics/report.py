@@ -67,14 +67,14 @@ def row_table(results: Results, columns: str) -> Table:
 
 def size_table(results: Results) -> Table:
     """FID of ever larger parts of the rows with most pictures, and the line through 1 / n at 0."""
-    found = {row["title"]: np.array(row["fid_by_size"]) for row in results["rows"].values() if "fid_by_size" in row}
-    most = max((parts[-1, 0] for parts in found.values()), default=0)
+    found = {row["title"]: row["fid_by_size"] for row in results["rows"].values() if "fid_by_size" in row}
+    most = max((parts[-1][0] for parts in found.values()), default=0)
     head, lines = [""], []
     for title, parts in found.items():
-        if parts[-1, 0] == most:
-            sizes, distances = parts.T
-            head = ["FID by number of pictures", *(f"{size:.0f}" for size in sizes), "extrapolated"]
-            lines.append([title, *(cell(each, digits=1) for each in (*distances, extrapolated_fid(sizes, distances)))])
+        if parts[-1][0] == most:
+            head = ["FID by number of pictures", *(str(size) for size, _ in parts), "extrapolated"]
+            values = [*(value for _, value in parts), extrapolated_fid(parts)]
+            lines.append([title, *(cell(value, digits=1) for value in values)])
     return head, lines
 
 

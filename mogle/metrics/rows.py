@@ -150,11 +150,10 @@ def make(
         made[name] = one = Made(row, samples, pictures_of_row(pipe, row, samples, out / name, how, share))
         if row.detailed and len(samples) > 1:
             some = samples.first(SEED_SAMPLES)
-            others = [
-                pictures_of_row(pipe, row, some, out / "seeds" / str(k), replace(how, seed=how.seed + k), share)
-                for k in range(1, SEEDS)
-            ]
-            seeds = [taken(one.pictures, range(len(some))), *others]
+            seeds: list[Pictures] = [taken(one.pictures, range(len(some)))]
+            for k in range(1, SEEDS):
+                other = replace(how, seed=how.seed + k)
+                seeds.append(pictures_of_row(pipe, row, some, out / "seeds" / str(k), other, share))
             made[name] = one._replace(seeds=seeds, gates=gate_maps(pipe, samples.first(GATES), how.seed))
     return made
 
@@ -195,10 +194,9 @@ def reconstructed(vae: AutoencoderKL, images: Pictures) -> Iterator[np.ndarray]:
     for part in batches(images, 16):
         with torch.inference_mode():
             pixels = torch.from_numpy(part).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
-            decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample
-        yield from (
-            ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        )
+            decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample.float()
+        whole = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        yield from whole.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def gate_maps(pipe: FaceMoGLEPipeline, samples: Samples, seed: int = 0) -> dict[str, np.ndarray]:

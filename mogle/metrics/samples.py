@@ -121,10 +121,9 @@ def _mixed_sizes(what: str, files: Sequence[Path], size: int) -> list[str]:
     for file in files:
         with Image.open(file) as picture:  # reads the header alone
             sizes[picture.size] += 1
-    if len(sizes) == 1:
-        return []
     counts = ", ".join(f"{count} of {width} x {height}" for (width, height), count in sizes.most_common(_LISTED))
-    return [f"{what} differ in size ({counts} px) and were brought to {size} x {size}: that shows in every number"]
+    warning = f"{what} differ in size ({counts} px) and were brought to {size} x {size}: that shows in every number"
+    return [warning] if len(sizes) > 1 else []
 
 
 def _listed(ids: Sequence[str]) -> str:

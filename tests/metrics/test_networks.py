@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -102,8 +103,11 @@ def test_inception_sees_each_picture_resized_and_between_minus_one_and_one(image
     np.testing.assert_allclose(Inception(model).features(flat), 0.5)
     same = Inception(model, side=images.shape[1]).features(images[:, :, : images.shape[1]])
     np.testing.assert_allclose(128 * same + 128, images[:, :, : images.shape[1]].mean((1, 2)), rtol=1e-4)
-    halved = Inception(side=20, layers=model).resized(images[0])
-    assert halved.shape == (20, 20, 3) and halved.dtype == np.float32 and (halved % 1 != 0).any()
+    (halved,) = Inception(side=20, layers=model).seen(images[:1])
+    floats = [Image.fromarray(images[0, ..., c].astype(np.float32), mode="F") for c in range(3)]
+    pillows = [np.asarray(one.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255) for one in floats]
+    assert (np.stack(pillows) % 1 != 0).any()  # as clean-fid resizes: a channel at a time, not rounded
+    np.testing.assert_allclose(128 * halved[0] + 128, np.stack(pillows), atol=5e-3)
 
 
 def test_reward_pairs_pictures_and_sentences(images) -> None:
