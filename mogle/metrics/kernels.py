@@ -11,7 +11,7 @@ Everything is summed in blocks in float64: memory grows with the number of pictu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,45 +24,23 @@ BLOCK = 2048  # rows that are in memory in float64 at once
 SIGMA, SCALE = 10.0, 1000.0  # of CMMD
 
 
-@dataclass
-class KernelTable:
-    """Sums over a kernel table (n, m): of each row, of each column, of all squares.
+class KernelTable(NamedTuple):
+    """What is known of a kernel table (n, m) of two sets, or (n, n) of one with itself, its diagonal left out.
 
-    `same`: a table of a set with itself, whose diagonal is apart and whose rows are its columns.
+    Attributes:
+        rows, columns: their sums.
+        row_means, mean: of each row, and of all.
+        variance: of a set with itself E|phi(x) - mu|^2; what is rounding alone counts as none.
+        interaction: mean square of what rows and columns do not explain, E<phi(x) - mu_x, phi(y) - mu_y>^2, without
+            bias.
     """
 
     rows: np.ndarray
     columns: np.ndarray
-    same: bool
-    squares: float = 0.0
-    diagonal: float = 0.0
-
-    @property
-    def row_means(self) -> np.ndarray:
-        return self.rows / (len(self.columns) - self.same)
-
-    @property
-    def mean(self) -> float:
-        return float(self.row_means.mean())
-
-    @property
-    def variance(self) -> float:
-        """Of a table of one set with itself: E|phi(x) - mu|^2; what is rounding alone counts as none."""
-        own = self.diagonal / len(self.rows)
-        return own - self.mean if own - self.mean > 1e-12 * abs(own) else 0.0
-
-    @property
-    def interaction(self) -> float:
-        """Mean square of what rows and columns do not explain: E<phi(x) - mu_x, phi(y) - mu_y>^2, without bias."""
-        n, m, total = len(self.rows), len(self.columns), self.rows.sum()
-        by_row, by_column = np.square(self.rows).sum(), np.square(self.columns).sum()
-        if not self.same:
-            left = self.squares - by_row / m - by_column / n + total**2 / (n * m)
-            return max(0.0, float(left / ((n - 1) * (m - 1))))
-        if n < 4:
-            return 0.0
-        left = self.squares - 2 * by_row / (n - 2) + total**2 / ((n - 1) * (n - 2))  # U-centred (Szekely, Rizzo 2014)
-        return max(0.0, float(left / (n * (n - 3))))
+    row_means: np.ndarray
+    mean: float
+    variance: float
+    interaction: float
 
 
 def _blocks(features: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -72,22 +50,34 @@ def _blocks(features: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def kernel_table(kernel: Kernel, left: np.ndarray, right: np.ndarray | None = None) -> KernelTable:
     """Features (n, d) with others (m, d), or with themselves."""
-    same = right is None
+    same, right = right is None, left if right is None else right
     rows = np.zeros(len(left))
-    table = KernelTable(rows, rows if right is None else np.zeros(len(right)), same)
+    columns = rows if same else np.zeros(len(right))
+    squares = diagonal = 0.0
     for i, a in _blocks(left):
-        for j, b in _blocks(left if right is None else right):
+        for j, b in _blocks(right):
             if same and j < i:
                 continue  # the table is symmetric: half of it tells all
             part = kernel(a, b)
             if same and i == j:
-                table.diagonal += float(np.trace(part))
+                diagonal += float(np.trace(part))
                 np.fill_diagonal(part, 0)
             else:
-                table.columns[j : j + len(b)] += part.sum(axis=0)
-            table.rows[i : i + len(a)] += part.sum(axis=1)
-            table.squares += (1 + (same and i < j)) * float(np.vdot(part, part))
-    return table
+                columns[j : j + len(b)] += part.sum(axis=0)
+            rows[i : i + len(a)] += part.sum(axis=1)
+            squares += (1 + (same and i < j)) * float(np.vdot(part, part))
+    n, m, total = len(rows), len(columns), rows.sum()
+    row_means = rows / (m - same)
+    mean, by_row, by_column = float(row_means.mean()), np.square(rows).sum(), np.square(columns).sum()
+    if same and n > 3:  # U-centred (Szekely and Rizzo 2014)
+        left_over = (squares - 2 * by_row / (n - 2) + total**2 / ((n - 1) * (n - 2))) / (n * (n - 3))
+    elif same:
+        left_over = 0.0
+    else:
+        left_over = (squares - by_row / m - by_column / n + total**2 / (n * m)) / ((n - 1) * (m - 1))
+    spread = diagonal / n - mean
+    variance = spread if spread > 1e-12 * abs(diagonal / n) else 0.0
+    return KernelTable(rows, columns, row_means, mean, variance, max(0.0, float(left_over)))
 
 
 def kernel_tables(real: np.ndarray, fake: np.ndarray, kernel: Kernel) -> tuple[KernelTable, KernelTable, KernelTable]:
