@@ -34,19 +34,16 @@ Results = Mapping[str, Any]  # what results.json holds
 Table = tuple[list[str], list[list[str]]]  # head and lines
 
 
-def cell(
-    value: float | None, ends: Sequence[float] | None = None, digits: int = 3, factor: float = 1, sign: str = ""
-) -> str:
-    """A number for a table with its interval, 0.886 [0.871, 0.899]; a dash where there is none."""
-    if value is None:
-        return NONE
-    shown, *interval = (f"{factor * part:{sign}.{digits}f}" for part in (value, *(ends or ())))
+def cell(numbers: Sequence[float | None], form: str = ".3f", factor: float = 1) -> str:
+    """A number, and the ends of its interval if they are there, for a table: 0.886 [0.871, 0.899]; a dash for none."""
+    shown, *interval = [format(factor * part, form) for part in numbers if part is not None] or [NONE]
     return f"{shown} [{', '.join(interval)}]" if interval else shown
 
 
 def measured(row: Mapping[str, Any], key: str, digits: int = 3, factor: float = 1) -> str:
     """A number of a row with its interval."""
-    return cell(row.get(key, row["mask"].get(key)), row["intervals"].get(key), digits, factor)
+    value, ends = row.get(key, row["mask"].get(key)), row["intervals"].get(key)
+    return cell([value, *(ends or ())], f".{digits}f", factor)
 
 
 def table_of(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -74,7 +71,7 @@ def size_table(results: Results) -> Table:
         if parts[-1][0] == most:
             head = ["FID by number of pictures", *(str(size) for size, _ in parts), "extrapolated"]
             values = [*(value for _, value in parts), extrapolated_fid(parts)]
-            lines.append([title, *(cell(value, digits=1) for value in values)])
+            lines.append([title, *(cell([value], ".1f") for value in values)])
     return head, lines
 
 
@@ -85,8 +82,7 @@ def paper_table(results: Results) -> Table:
     def shown(found: Mapping[str, Any] | None) -> str:
         if found is None:
             return "not measured"
-        value, *interval = (f"{part:.4g}" for part in (found["value"], *(found["interval"] or ())))
-        text = f"{value} [{', '.join(interval)}]" if interval else value
+        text = cell([found["value"], *(found["interval"] or ())], ".4g")
         return text + (f" ({found['as_reported']:.3g} as reported)" if "as_reported" in found else "")
 
     ours = [
@@ -95,7 +91,7 @@ def paper_table(results: Results) -> Table:
         if "paper" in row
     ]
     theirs = [
-        [f"published: {title}", "", *(f"{row[column]:g}" if column in row else NONE for column in columns)]
+        [f"published: {title}", "", *(cell([row.get(column)], "g") for column in columns)]
         for title, row in COLUMNS["published"].items()
     ]
     return ["", "n", *columns], [*ours, *theirs] if ours else []
@@ -104,12 +100,8 @@ def paper_table(results: Results) -> Table:
 def differences(found: Sequence[Mapping[str, Any]]) -> Table:
     """Titles of what is in any of these differences, and the cells of each: -0.044 [-0.052, -0.036]."""
     columns = [column for column in COLUMNS["differences"] if any(column[1] in one for one in found)]
-
-    def shown(one: Mapping[str, Any], key: str, digits: int, factor: float) -> str:
-        value, *ends = one.get(key, (None,))
-        return cell(value, None if None in ends else ends, digits, factor, "+")
-
-    return [title for title, *_ in columns], [[shown(one, *column) for _, *column in columns] for one in found]
+    cells = [[cell(one.get(key, ()), f"+.{digits}f", factor) for _, key, digits, factor in columns] for one in found]
+    return [title for title, *_ in columns], cells
 
 
 def difference_table(results: Results) -> Table:
@@ -123,22 +115,22 @@ def difference_table(results: Results) -> Table:
 def attribute_table(results: Results) -> Table:
     """Balanced accuracy of each attribute, with the number of pictures judged."""
 
-    def shown(row: Mapping[str, Any], name: str) -> str:
-        if name not in row["attributes"]:
-            return NONE
-        found = row["attributes"][name]
-        return f"{cell(found['balanced'], (found['low'], found['high']))} ({found['n']})"
+    def shown(found: Mapping[str, Any] | None) -> str:
+        return f"{cell([found['balanced'], found['low'], found['high']])} ({found['n']})" if found else NONE
 
     rows = results["rows"].values()
     names = [name for name in results["attributes"] if any(name in row["attributes"] for row in rows)]
-    lines = [[name + " *" * (name in results["hidden"]), *(shown(row, name) for row in rows)] for name in names]
+    lines = [
+        [name + " *" * (name in results["hidden"]), *(shown(row["attributes"].get(name)) for row in rows)]
+        for name in names
+    ]
     return ["", *(row["title"] for row in rows)], lines
 
 
 def class_table(results: Results) -> Table:
     """IoU of each class."""
     rows = results["rows"].values()
-    lines = [[label, *(cell(row["mask"]["class_iou"][label]) for row in rows)] for label in results["labels"]]
+    lines = [[label, *(cell([row["mask"]["class_iou"][label]]) for row in rows)] for label in results["labels"]]
     return ["", *(row["title"] for row in rows)], lines
 
 
