@@ -35,7 +35,7 @@ def evaluate(
     rows: Annotated[str | None, typer.Option(help="Rows of the table, with commas between (all of them).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set folder (portraits are painted).")] = None,
     split: Annotated[str, typer.Option(help="Which part of --data: test, train or all.")] = "test",
-    pictures: Annotated[Path | None, typer.Option(help="Measure these, named after the samples; make none.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Measure these instead, named after the samples.")] = None,
     masks: Annotated[list[Path] | None, typer.Option(help="Judge these mask files instead; repeatable.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Prompts for --masks; repeatable (none).")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds for --masks, with commas between.")] = "0,1,2",

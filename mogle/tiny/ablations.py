@@ -16,7 +16,7 @@ from pathlib import Path
 from mogle.errors import MogleError
 from mogle.tiny.loop import main_process
 
-#: Name -> fields of `TrainSettings` that differ from the method's.
+#: Name -> fields of `TrainSettings` that differ from the method's. Its row in tables stands in mogle/metrics/rows.toml.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "full": (),
     "only-global": ("variant=only-global",),

@@ -290,6 +290,15 @@ def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
         compare(tmp_path / "of-good", tmp_path)
 
 
+def test_every_trained_ablation_has_a_row_and_every_row_its_ablation() -> None:
+    from mogle.tiny import ablations
+
+    assert {row.adapter for row in ABLATIONS.values()} == set(ablations.ABLATIONS)
+    whole = ABLATIONS["ablation-scalar-gate"]
+    assert whole.title == "scalar gate" and whole.against == ("ablation-full", "text+mask") and whole.few
+    assert replace(whole, title=f"{whole.title}, local masks emptied", without="locals") in ABLATIONS.values()
+
+
 def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     pipe, loaded = Painter(), []
     pipe.load_mogle = loaded.append
