@@ -28,10 +28,9 @@ def peak() -> float:
 def portraits(count: int) -> None:
     """Every number of one row of `mogle evaluate`, FID besides, on `count` portraits against as many others."""
     samples = painted_samples(count, 128)
-    others = painted_samples(count, 128, first=27_000 + count)
     tools = Instruments.load(shipped(JUDGES))
     start = time.perf_counter()
-    reference = tools.features(others.images)
+    reference = tools.features(samples.others)
     numbers, _ = measure(Made(ROWS["text+mask"], samples, samples.images), tools, reference)
     seconds = time.perf_counter() - start
     print(f"{count} portraits through all metrics, painting apart: {seconds:.0f} s, {peak():.1f} GB")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mogle.metrics.paper import COLUMNS, PUBLISHED
+from mogle.metrics.report import COLUMNS
 
 #: Our row -> the paper's row, and the row of ours that it is held against. The paper's is always text + mask.
 PAIRS: dict[str, tuple[str, str]] = {
@@ -76,8 +76,7 @@ def ordering_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str
         if name not in results["rows"] or base not in results["rows"]:
             continue
         for title, column, more, key, better, factor in _NUMBERS:
-            place = COLUMNS.index(column)
-            theirs, whole = PUBLISHED[published][place], PUBLISHED["text + mask"][place]
+            theirs, whole = (COLUMNS["published"][row].get(column) for row in (published, "text + mask"))
             gain = _gain(results, name, base, key)
             if theirs is None or whole is None or gain is None:
                 continue

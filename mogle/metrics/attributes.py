@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mogle.labels import LABELS
 from mogle.metrics.intervals import balanced_estimate
+from mogle.words import ATTRIBUTES
 
+GLASSES = LABELS.index("eye_g")
 VISIBLE = 20  # pixels of a label at 128 px below which what hangs on it cannot be judged
 
 
@@ -15,23 +18,28 @@ def encode_attributes(
     attributes: Sequence[Mapping[str, str | None]], values: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:
     """N dictionaries -> {name: int64 (N,)}, the index of each value; -1 where unknown, not applicable or unstated."""
-    place = {name: {v: i for i, v in enumerate(vs)} for name, vs in values.items()}
     return {
-        name: np.array([-1 if (v := a.get(name)) is None else index[v] for a in attributes], np.int64)
-        for name, index in place.items()
+        name: np.array([-1 if each.get(name) is None else known.index(each[name]) for each in attributes], np.int64)
+        for name, known in values.items()
     }
 
 
-def recall_counts(true: np.ndarray, predicted: np.ndarray, values: int) -> np.ndarray:
-    """(N,) indices twice -> (N, values, 2): is this picture's true value this one, and was it then read rightly?"""
-    told = true[:, None] == np.arange(values)
-    return np.stack([told, told & (predicted == true)[:, None]], axis=-1)
+def recall_counts(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Indices of A attributes' values (N, A) twice -> (N, A, values, 2).
+
+    Of each picture: is the true value this one, and if so, was it read rightly?
+    """
+    told = true[..., None] == np.arange(true.max() + 1)
+    return np.stack([told, told & (predicted == true)[..., None]], axis=-1)
 
 
-def mean_balanced(counts: Sequence[np.ndarray]) -> float:
-    """Sums of `recall_counts` (values, 2) of several attributes -> mean over attributes of balanced accuracy."""
-    each = [np.mean(c[c[:, 0] > 0, 1] / c[c[:, 0] > 0, 0]) for c in counts if c[:, 0].any()]
-    return float(np.mean(each)) if each else float("nan")
+def mean_balanced(counts: np.ndarray) -> float:
+    """Sums of `recall_counts` over pictures (A, values, 2) -> mean over attributes of balanced accuracy.
+
+    Values and attributes that do not occur are left out.
+    """
+    recalls = np.ma.divide(counts[..., 1], counts[..., 0])  # where nothing is counted, the result is masked
+    return float(np.ma.filled(recalls.mean(axis=-1).mean(), np.nan))
 
 
 def score_attributes(
@@ -43,14 +51,11 @@ def score_attributes(
     """
     table = {}
     for name, expected in true.items():
-        known = expected >= 0
-        if known.any():
-            hit = predicted[name][known] == expected[known]
-            total = np.bincount(expected[known])
-            right = np.bincount(expected[known][hit], minlength=len(total))
+        total, right = recall_counts(expected[:, None], predicted[name][:, None]).sum(axis=0)[0].T
+        if total.any():
             balanced, low, high = balanced_estimate(right, total)
-            share = {"accuracy": float(hit.mean()), "balanced": balanced, "low": low, "high": high}
-            table[name] = {"n": int(known.sum()), **share}
+            share = {"accuracy": float(right.sum() / total.sum()), "balanced": balanced, "low": low, "high": high}
+            table[name] = {"n": int(total.sum()), **share}
     return table
 
 
@@ -61,17 +66,13 @@ def judgeable(stated: Mapping[str, str | None], mask: np.ndarray, *, only_invisi
     share at another size. Eye make-up is not asked for where glasses may turn out dark and hide it.
     ``only_invisible`` keeps the attributes that the mask cannot give away.
     """
-    from mogle.words import ATTRIBUTES
-
     enough = VISIBLE * mask.size / 128**2
     kept = {}
     for name, value in stated.items():
         attribute = ATTRIBUTES[name]
-        if value is None or (only_invisible and attribute.in_mask):
-            continue
-        if attribute.needs is not None and np.count_nonzero(mask == attribute.needs) < enough:
-            continue
-        if name == "makeup" and stated.get("sunglasses") != "no" and np.count_nonzero(mask == 3) >= enough:
-            continue
-        kept[name] = value
+        given_away = only_invisible and attribute.in_mask
+        absent = attribute.needs is not None and np.count_nonzero(mask == attribute.needs) < enough
+        dark = name == "makeup" and stated.get("sunglasses") != "no" and np.count_nonzero(mask == GLASSES) >= enough
+        if value is not None and not (given_away or absent or dark):
+            kept[name] = value
     return kept

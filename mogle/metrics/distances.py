@@ -14,17 +14,22 @@ mean square difference of the two tables (Tumanyan et al. 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mogle.errors import MogleError
 from mogle.metrics.intervals import Estimate, Z, mean_estimate
 
-BLOCK = 2048  # rows that are in memory in float64 at once
-REPORTED_BATCH = 64
 RIDGE = 1e-2  # of the mean variance of a feature, for the classifier
+
+Moments = tuple[np.ndarray, np.ndarray]  # mean (d,) and covariance (d, d), divided by n - 1, of a set of features
+
+
+def check_finite(*arrays: np.ndarray) -> None:
+    """Raises MogleError where a number is NaN or infinite."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise MogleError("features with NaN or infinity; the pictures or the network that read them are broken")
 
 
 def check_features(real: np.ndarray, fake: np.ndarray, metric: str) -> None:
@@ -37,37 +42,22 @@ def check_features(real: np.ndarray, fake: np.ndarray, metric: str) -> None:
         raise MogleError(f"features of shapes {real.shape} and {fake.shape}; expected (n, d) and (m, d)")
     if min(len(real), len(fake)) < 2:
         raise MogleError(f"{len(real)} real and {len(fake)} generated pictures; {metric} needs at least two of each")
-    if not all(np.isfinite(block).all() for rows in (real, fake) for block in blocks(rows)):
-        raise MogleError("features with NaN or infinity; the pictures or the network that read them are broken")
-
-
-def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows in float64, `BLOCK` at a time."""
-    return (rows[i : i + BLOCK].astype(np.float64) for i in range(0, len(rows), BLOCK))
-
-
-class Moments(NamedTuple):
-    """Mean (d,) and covariance (d, d), divided by n - 1, of a set of features."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
+    check_finite(real, fake)
 
 
 def moments(features: np.ndarray) -> Moments:
     """Features (n, d), at least two -> their moments in float64, summed around the mean so that no digits are lost."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    outer = sum((rows - mean).T @ (rows - mean) for rows in blocks(features))
-    return Moments(mean, outer / (len(features) - 1))
+    return features.mean(axis=0, dtype=np.float64), np.cov(features, rowvar=False, dtype=np.float64)
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
     """The distance between two sets by their moments alone."""
+    (first_mean, first_covariance), (second_mean, second_covariance) = first, second
     # tr (S_1 S_2)^(1/2) is the sum of the roots of the eigenvalues of S_1^(1/2) S_2 S_1^(1/2), which is symmetric.
-    values, vectors = np.linalg.eigh(first.covariance)
+    values, vectors = np.linalg.eigh(first_covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    between = np.linalg.eigvalsh(root @ second.covariance @ root).clip(min=0)
-    gap = first.mean - second.mean
-    trace = np.trace(first.covariance) + np.trace(second.covariance)
+    between = np.linalg.eigvalsh(root @ second_covariance @ root).clip(min=0)
+    gap, trace = first_mean - second_mean, np.trace(first_covariance + second_covariance)
     return float(gap @ gap + trace - 2 * np.sqrt(between).sum())
 
 
@@ -77,24 +67,21 @@ def fid(real: np.ndarray, fake: np.ndarray) -> float:
     return frechet_distance(moments(real), moments(fake))
 
 
-def fid_by_size(real: np.ndarray, fake: np.ndarray, *, points: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """FID of random parts of both sets -> sizes (points,), from half to all of the smaller set, and distances."""
-    check_features(real, fake, "FID")
-    rng, most = np.random.default_rng(seed), min(len(real), len(fake))
-    sizes = np.unique(np.linspace(max(2, most // 2), most, points).astype(int))
-    distances = [
-        fid(real[rng.choice(len(real), size, replace=False)], fake[rng.choice(len(fake), size, replace=False)])
-        for size in sizes
-    ]
-    return sizes, np.array(distances)
+def fid_by_size(real: np.ndarray, fake: np.ndarray) -> list[tuple[int, float]]:
+    """FID of random parts of both sets -> 8 sizes, from half to all of the smaller set, each with its distance."""
+    rng, most = np.random.default_rng(0), min(len(real), len(fake))
+    sizes = np.unique(np.linspace(max(2, most // 2), most, 8).astype(int)).tolist()
+    parts = ([rng.choice(len(rows), size, replace=False) for rows in (real, fake)] for size in sizes)
+    return [(size, fid(real[some], fake[others])) for size, (some, others) in zip(sizes, parts, strict=True)]
 
 
-def extrapolated_fid(sizes: np.ndarray, distances: np.ndarray) -> float:
+def extrapolated_fid(by_size: Sequence[Sequence[float]]) -> float:
     """FID of endless sets: the value at 0 of the line through distances over 1 / size."""
-    return float(np.polynomial.polynomial.polyfit(1 / np.asarray(sizes, dtype=float), distances, 1)[0])
+    sizes, distances = np.array(by_size).T
+    return float(np.polynomial.polynomial.polyfit(1 / sizes, distances, 1)[0])
 
 
-def fid_estimate(real: np.ndarray, fake: np.ndarray, *, groups: int = 20, seed: int = 0) -> Estimate:
+def fid_estimate(real: np.ndarray, fake: np.ndarray, groups: int = 20) -> Estimate:
     """FID of endless sets, with its 95 % interval: a jackknife over groups of pictures.
 
     The distance without each group in turn shows both how it varies and, as the bias falls with 1 / n, how large the
@@ -109,26 +96,23 @@ def fid_estimate(real: np.ndarray, fake: np.ndarray, *, groups: int = 20, seed: 
     check_features(real, fake, "FID")
     if min(len(real), len(fake)) < groups:
         raise MogleError(f"{len(real)} real and {len(fake)} generated pictures; expected at least {groups} of each")
-    rng = np.random.default_rng(seed)
+    rng, sets = np.random.default_rng(0), (real, fake)
     whole = moments(real), moments(fake)
     value = plain = frechet_distance(*whole)
     variance = 0.0
-    for side, rows in enumerate((real, fake)):
+    for rows, other in zip(sets, reversed(whole), strict=True):
         group = rng.permutation(len(rows)) % groups
-        left_out = np.empty(groups)
-        for g in range(groups):
-            rest = moments(rows[group != g])
-            left_out[g] = frechet_distance(*((rest, whole[1]) if side == 0 else (whole[0], rest)))
-        value -= (groups - 1) * (left_out.mean() - plain)
-        variance += (groups - 1) / groups * np.square(left_out - left_out.mean()).sum()
+        left_out = np.array([frechet_distance(moments(rows[group != g]), other) for g in range(groups)])
+        value -= (groups - 1) * float(left_out.mean() - plain)
+        variance += (groups - 1) * float(left_out.var())
     half = float(student.ppf(0.975, groups - 1) * np.sqrt(variance))
-    return Estimate(float(value), float(value) - half, float(value) + half)
+    return Estimate(value, value - half, value + half)
 
 
-def discriminant_scores(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def discriminant_scores(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, d) and (m, d) -> scores of a random half of each, higher for what looks generated."""
     check_features(real, fake, "detection")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     sets = [rng.permutation(rows.astype(np.float64)) for rows in (real, fake)]
     seen, held = [rows[::2] for rows in sets], [rows[1::2] for rows in sets]
     middle = [rows.mean(axis=0) for rows in seen]
@@ -146,28 +130,27 @@ def area_under_curve(negative: np.ndarray, positive: np.ndarray) -> Estimate:
     """
     from scipy.stats import rankdata
 
-    n, m = len(negative), len(positive)
+    n = len(negative)
     ranks = rankdata(np.concatenate([negative, positive]))
     # for each picture the share of the other kind that it is above (below, for negatives)
     above = (ranks[n:] - rankdata(positive)) / n
-    under = 1 - (ranks[:n] - rankdata(negative)) / m
-    value, few = float(above.mean()), min(n, m)
+    under = 1 - (ranks[:n] - rankdata(negative)) / len(positive)
+    value, few = float(above.mean()), min(n, len(positive))
     variance = sum(float(np.var(part, ddof=1)) / len(part) for part in (above, under))
     half = Z * max(float(np.sqrt(variance)), Z / (few + Z**2) * (value in (0.0, 1.0)))
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def detection_auc(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> Estimate:
+def detection_auc(real: np.ndarray, fake: np.ndarray) -> Estimate:
     """Features (n, d) and (m, d) -> the area under the curve of a classifier that tells them apart."""
-    return area_under_curve(*discriminant_scores(real, fake, seed))
+    return area_under_curve(*discriminant_scores(real, fake))
 
 
 def seed_distances(features: np.ndarray) -> np.ndarray:
     """Features (n samples, k seeds, d) -> (n,): mean distance between two seeds of a sample."""
     if features.ndim != 3 or features.shape[1] < 2:
         raise MogleError(f"features of shape {features.shape}; expected (samples, seeds, d) with at least two seeds")
-    if not np.isfinite(features).all():
-        raise MogleError("features with NaN or infinity; the pictures or the network that read them are broken")
+    check_finite(features)
     i, j = np.triu_indices(features.shape[1], k=1)
     return np.linalg.norm(features[:, i].astype(np.float64) - features[:, j], axis=-1).mean(axis=1)
 
@@ -175,13 +158,11 @@ def seed_distances(features: np.ndarray) -> np.ndarray:
 def diversity(features: np.ndarray, real: np.ndarray) -> Estimate:
     """Features (n, k, d) of n samples at k seeds each -> mean distance between seeds, with its interval.
 
-    In units of the mean distance between two different real pictures, features (m, d): 0, the seed changes nothing; 1,
-    as much as between strangers.
+    In units of the mean distance between two different real pictures, features (m, d), at least two: 0, the seed
+    changes nothing; 1, as much as between strangers.
     """
-    if real.ndim != 2 or len(real) < 2:
-        raise MogleError(f"real features of shape {real.shape}; expected (m, d) with at least two pictures")
     strangers = float(np.linalg.norm(np.diff(real.astype(np.float64), axis=0), axis=1).mean())
-    return Estimate(*(part / strangers for part in mean_estimate(seed_distances(features))))
+    return mean_estimate(seed_distances(features) / strangers)
 
 
 def self_similarity(keys: np.ndarray) -> np.ndarray:
@@ -202,19 +183,18 @@ def structure_distances(real: Iterable[np.ndarray], fake: Iterable[np.ndarray]) 
     for a, b in zip(real, fake, strict=True):
         if a.shape != b.shape or a.ndim != 2:
             raise MogleError(f"keys of shapes {a.shape} and {b.shape}; expected (T, d) twice")
-        own, other = self_similarity(a.astype(np.float64)), self_similarity(b.astype(np.float64))
-        distances.append(np.square(own - other).mean())
+        gap = self_similarity(a.astype(np.float64)) - self_similarity(b.astype(np.float64))
+        distances.append(np.square(gap).mean())
     if not distances:
         raise MogleError("found no pairs of pictures, expected at least one")
-    if not np.isfinite(distances).all():
-        raise MogleError("keys with NaN or infinity; the pictures or the network that read them are broken")
+    check_finite(np.array(distances))
     return np.array(distances)
 
 
-def structure_as_reported(distances: np.ndarray, batch: int = REPORTED_BATCH) -> float:
+def structure_as_reported(distances: np.ndarray) -> float:
     """The reference's convention: summed within batches of 64, averaged over batches. Its 2.44 is 0.038 a picture.
 
     It depends on how many pictures there are and on the batch, so the mean of `structure_distances` is what we report
     first.
     """
-    return float(np.mean([distances[i : i + batch].sum() for i in range(0, len(distances), batch)]))
+    return float(np.mean([part.sum() for part in np.split(distances, range(64, len(distances), 64))]))

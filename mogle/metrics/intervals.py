@@ -2,7 +2,7 @@
 
 Three kinds, each for what it is honest for: a bootstrap over pictures for means and for ratios of counts, Agresti and
 Coull's for shares of right answers (a bootstrap of a perfect score would claim to be certain), and a variance in closed
-form for kernel distances, in `mogle.metrics.mmd`.
+form for kernel distances, in `mogle.metrics.kernels`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 
 from mogle.errors import MogleError
 
-REPEATS = 1000
 Z = 1.959964  # a standard normal lies within +-Z with a probability of 95 %
 
 
@@ -32,9 +31,7 @@ def ends(estimate: Estimate) -> list[float] | None:
     return None if np.isnan(estimate.low) else [estimate.low, estimate.high]
 
 
-def bootstrap(
-    rows: np.ndarray, statistic: Callable[[np.ndarray], float], repeats: int = REPEATS, seed: int = 0
-) -> Estimate:
+def bootstrap(rows: np.ndarray, statistic: Callable[[np.ndarray], float], repeats: int = 1000) -> Estimate:
     """Percentile bootstrap of a statistic of a sum over pictures.
 
     Args:
@@ -49,9 +46,9 @@ def bootstrap(
 
     if not len(rows):
         raise MogleError("found no pictures, expected at least one")
-    count, flat = len(rows), rows.reshape(len(rows), -1).astype(np.float64)
+    value, count, flat = float(statistic(rows.sum(axis=0))), len(rows), rows.reshape(len(rows), -1).astype(np.float64)
     if count < 2:
-        return Estimate(float(statistic(rows.sum(axis=0))), float("nan"), float("nan"))
+        return Estimate(value, float("nan"), float("nan"))
 
     def of_drawn(drawn: np.ndarray) -> float:  # counting how often each picture is drawn spares a copy of its table
         return statistic((np.bincount(drawn, minlength=count) @ flat).reshape(rows.shape[1:]))
@@ -60,23 +57,22 @@ def bootstrap(
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             [np.arange(count)], of_drawn, n_resamples=repeats, batch=100, vectorized=False, method="percentile",
-            random_state=np.random.default_rng(seed),
+            random_state=np.random.default_rng(0),
         )  # fmt: skip
     low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
-    return Estimate(float(statistic(rows.sum(axis=0))), float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
     """Mean of independent numbers (n,), with Student's interval."""
     from scipy.stats import t as student
 
-    values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise MogleError("found no numbers, expected at least one")
-    mean, count = float(values.mean()), len(values)
+    mean, count = float(np.mean(values, dtype=np.float64)), len(values)
     if count < 2:
         return Estimate(mean, float("nan"), float("nan"))
-    half = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    half = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1, dtype=np.float64) / np.sqrt(count))
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -85,13 +81,11 @@ def balanced_estimate(right: np.ndarray, total: np.ndarray) -> Estimate:
 
     Agresti and Coull's adjustment, two more right and two more wrong answers shared out, for the interval only.
     """
-    right, total = np.asarray(right, dtype=np.float64), np.asarray(total, dtype=np.float64)
     right, total = right[total > 0], total[total > 0]
     if not len(total):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    value = float(np.mean(right / total))
-    more = 2 / len(total)
+    value, more = float(np.mean(right / total)), 2 / len(total)
     adjusted = (right + more) / (total + 2 * more)
-    half = Z * np.sqrt(np.sum(adjusted * (1 - adjusted) / (total + 2 * more))) / len(total)
+    half = Z * float(np.sqrt(np.sum(adjusted * (1 - adjusted) / (total + 2 * more)))) / len(total)
     middle = float(np.mean(adjusted))
-    return Estimate(value, float(max(0, min(value, middle - half))), float(min(1, max(value, middle + half))))
+    return Estimate(value, max(0.0, min(value, middle - half)), min(1.0, max(value, middle + half)))

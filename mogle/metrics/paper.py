@@ -1,50 +1,193 @@
-"""The paper's table: its six numbers by its own networks, and the rows that it published, to be held side by side.
+"""The paper's six numbers for a row of the evaluation, by the networks that the paper measured with.
 
-Published numbers are of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures; ours of whatever was
-measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum over batches of 64
-(`structure_as_reported`) stands beside it.
+For FLUX-size work (`--networks paper`). The ledger of weights (`mogle/assets.toml`) says where each network comes from
+and under which licence. They are downloaded when they are first used; the revision is written to the ledger's lock
+file, and from then on only that one is taken.
+
+What the paper published (`tables.toml`) is of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures;
+ours of whatever was measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum
+over batches of 64 (`structure_as_reported`) stands beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from PIL import Image
+from torch import Tensor
 
+from mogle.assets.fetch import get
+from mogle.assets.ledger import find, read_lock, write_lock
 from mogle.errors import MogleError
 from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, structure_distances
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
-from mogle.metrics.kernels import cmmd, cmmd_estimate, kid, kid_subsets
-from mogle.metrics.stack import Pictures
+from mogle.metrics.kernels import cmmd, kid, kid_subsets
+from mogle.metrics.rows import Made
+from mogle.metrics.stack import Pictures, batches
 
-COLUMNS = ("FID", "KID x 1000", "CMMD", "structure", "text", "ImageReward")
-#: Table 1 and the ablations of the paper, in COLUMNS' order; structure as reported, None where it gives no number.
-PUBLISHED: dict[str, tuple[float | None, ...]] = {
-    "text + mask": (22.24, 10.87, 0.477, 2.44, 26.32, 0.7014),
-    "mask only": (19.63, 8.29, 0.399, 2.57, 24.53, 0.0398),
-    "text only": (34.81, 21.85, 0.636, 4.94, 26.91, 0.9527),
-    "zero-shot, MM-FFHQ-Female": (62.93, 31.27, 1.238, 2.77, 28.06, 0.1801),
-    "only global": (30.36, 18.16, None, 2.47, 26.30, None),
-    "only local": (33.62, 20.45, None, 4.87, 27.07, None),
-    "gate without diffusion input": (25.74, 13.12, None, 2.37, 26.53, None),
-    "scalar gate": (43.48, 30.58, None, 4.74, 26.72, None),
-    "neither expert nor gate": (33.25, 23.07, None, 2.49, 26.71, None),
-    "expert, no gate": (26.55, 14.87, None, 3.20, 26.38, None),
-    "gate, no expert": (31.30, 19.11, None, 2.60, 26.64, None),
-}
+BATCH = 16
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
+    """`load(hub name, revision=...)` at the revision of ledger or lock file, or at the newest, which is then locked.
+
+    Raises:
+        MogleError: it could not be loaded; says what to do.
+    """
+    asset = find(name, "weights")
+    try:
+        made = load(asset.hub, revision=asset.revision or read_lock(asset)["revision"] or None, **options)
+    except OSError as error:
+        why = f"{asset.hub}: not to be had ({str(error).strip().splitlines()[0]})"
+        raise MogleError(f"{why}; expected a connection, or the model in the cache") from error
+    if found := getattr(getattr(made, "config", None), "_commit_hash", None):
+        write_lock(asset, found, {})
+    return made
+
+
+def resized(images: np.ndarray, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """uint8 (N,H,W,3) -> float32 (N,3,size,size): bicubic with antialiasing as Pillow's, in [0,1], then normalised."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+
+
+class _Network:
+    """A network on a device, and what it sees of pictures: all of each, at its own size and in its own scale."""
+
+    colours = CLIP_COLOURS
+
+    def __init__(self, model: Any, size: int, device: str) -> None:
+        self.model, self.size, self.device = model.eval().to(device), size, device
+
+    def seen(self, images: Pictures) -> Iterator[Tensor]:
+        """uint8 (H,W,3) N times -> (at most 16,3,size,size), one batch after the other."""
+        return (resized(part, self.size, *self.colours).to(self.device) for part in batches(images, BATCH))
+
+
+class ClipPictures(_Network):
+    """Features of CMMD: the projected embedding of CLIP ViT-L/14 at 336 px, nothing of the picture cut off."""
+
+    def __init__(self, model: Any = None, device: str = "cpu") -> None:
+        model = model or locked("clip-l14-336", transformers.CLIPVisionModelWithProjection.from_pretrained)
+        super().__init__(model, model.config.image_size, device)
+
+    @torch.inference_mode()
+    def features(self, images: Pictures) -> np.ndarray:
+        """uint8 (H,W,3) N times -> float32 (N,d)."""
+        return torch.cat([self.model(pixels).image_embeds.float().cpu() for pixels in self.seen(images)]).numpy()
+
+
+class ClipText(_Network):
+    """The paper's text score: 100 times the cosine of CLIP ViT-B/16's embeddings of a picture and its sentence."""
+
+    def __init__(self, model: Any = None, tokenizer: Any = None, device: str = "cpu") -> None:
+        model = model or locked("clip-b16", transformers.CLIPModel.from_pretrained)
+        self.tokenizer = tokenizer or locked("clip-b16", transformers.CLIPTokenizer.from_pretrained)
+        super().__init__(model, model.config.vision_config.image_size, device)
+
+    @torch.inference_mode()
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
+        """uint8 (H,W,3) N times and N sentences -> (N,); sentences beyond CLIP's length are cut."""
+        if len(images) != len(sentences):
+            raise MogleError(f"{len(images)} pictures and {len(sentences)} sentences; expected as many of each")
+        left, scores = iter(sentences), []
+        for pixels in self.seen(images):
+            said = list(islice(left, len(pixels)))
+            words = self.tokenizer(said, padding=True, truncation=True, return_tensors="pt").to(self.device)
+            out = self.model(pixel_values=pixels, **words)
+            scores.append(F.cosine_similarity(out.image_embeds, out.text_embeds).double())
+        return 100 * torch.cat(scores).cpu().numpy()
+
+
+class DinoKeys(_Network):
+    """Keys of DINO ViT-B/8's last layer, class token first, all heads side by side: what structure is compared by."""
+
+    colours = IMAGENET
+
+    def __init__(self, model: Any = None, device: str = "cpu", layer: int = 11, size: int = 224) -> None:
+        model = model or locked("dino-vitb8", transformers.ViTModel.from_pretrained, add_pooling_layer=False)
+        super().__init__(model, size, device)
+        layers = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))]
+        if layer >= len(layers):
+            raise MogleError(f"found {len(layers)} attention layers, expected more than {layer}: not a ViT of DINO's")
+        self.layer = layers[layer]
+
+    @torch.inference_mode()
+    def keys(self, images: Pictures) -> Iterator[np.ndarray]:
+        """uint8 (H,W,3) N times -> float32 (T,d) for one after the other: all of them would fill the memory."""
+        caught: list[Tensor] = []
+        hook = self.layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
+        try:
+            for pixels in self.seen(images):
+                self.model(pixels, interpolate_pos_encoding=True)
+                yield from caught.pop().float().cpu().numpy()
+        finally:
+            hook.remove()
+
+
+class Inception(_Network):
+    """Features of FID and KID as clean-fid makes them in mode "clean": its network, its resizing, without the package
+    itself, which would bring a torchvision of another build than torch's."""
+
+    colours = (128 / 255,) * 3, (128 / 255,) * 3
+
+    def __init__(self, layers: Any = None, device: str = "cpu", side: int = 299) -> None:
+        if layers is None:
+            asset = find("inception", "weights")
+            layers = torch.jit.load(get(asset) / asset.files[0].names[0], map_location=device).layers
+        super().__init__(layers, side, device)
+
+    @torch.inference_mode()
+    def features(self, images: Pictures) -> np.ndarray:
+        """uint8 (H,W,3) N times -> float32 (N,2048)."""
+        return torch.cat([self.model(pixels).flatten(1).float().cpu() for pixels in self.seen(images)]).numpy()
+
+
+class Reward:
+    """ImageReward-v1.0's score of a picture for its sentence."""
+
+    def __init__(self, model: Any = None, device: str = "cpu") -> None:
+        if model is None:
+            if find_spec("ImageReward") is None:
+                raise MogleError("ImageReward needs ImageReward, which is not installed; pip install image-reward")
+            import ImageReward  # type: ignore[import-not-found]
+
+            model = ImageReward.load("ImageReward-v1.0", device=device)
+        self.model = model
+
+    @torch.inference_mode()
+    def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:
+        """uint8 (H,W,3) N times and N sentences -> (N,)."""
+        pairs = zip(images, sentences, strict=True)
+        return np.array([self.model.score(sentence, Image.fromarray(image)) for image, sentence in pairs])
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "inception": Inception, "clip-cmmd": ClipPictures, "dino": DinoKeys, "clip-text": ClipText, "reward": Reward,
+}  # fmt: skip
+
+
+def _cell(estimate: Estimate, **more: float) -> dict[str, Any]:
+    return {"value": estimate.value, "interval": ends(estimate), **more}
 
 
 class PaperNetworks:
     """All of them that can be had; what cannot stands in `missing` with the reason, and its columns stay empty."""
 
-    def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        from mogle.metrics.networks import BUILDERS
-
+    def __init__(self, device: str = "cpu", builders: Mapping[str, Callable[..., Any]] = BUILDERS) -> None:
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
-        self._seen: dict[tuple[str, int], tuple[Pictures, np.ndarray]] = {}
-        for name, build in (builders or BUILDERS).items():
+        for name, build in builders.items():
             try:
                 self.networks[name] = build(device=device)
             except MogleError as error:
@@ -52,65 +195,29 @@ class PaperNetworks:
         if not self.networks:
             raise MogleError("none of the paper's networks can be had:\n  " + "\n  ".join(self.missing.values()))
 
-    def _reference(self, name: str, pictures: Pictures) -> np.ndarray:
-        """Features of real pictures, which stay the same from row to row: computed once for one array."""
-        key = name, id(pictures)
-        if key not in self._seen:  # the pictures are kept with them, so that no other array gets their id
-            self._seen[key] = pictures, self.networks[name].features(pictures)
-        return self._seen[key][1]
+    def features(self, pictures: Pictures) -> dict[str, np.ndarray]:
+        """{network: features (N,d)} of those that distances between sets stand on."""
+        both = self.networks.keys() & {"inception", "clip-cmmd"}
+        return {name: self.networks[name].features(pictures) for name in both}
 
-    def measure(
-        self, made: Pictures, sentences: Sequence[str], own: Pictures, reference: Pictures
-    ) -> dict[str, dict[str, Any]]:
-        """{column: {value, low, high, ...}} of uint8 pictures (N,H,W,3).
-
-        Args:
-            sentences: what each was made from.
-            own: the real picture of each, for structure.
-            reference: real pictures (M,H,W,3) for the distances between sets.
-        """
+    def measure(self, one: Made, reference: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+        """{column: {value, interval, ...}} of a row's pictures; reference: `features` of other real pictures."""
+        made, samples, captions = one.pictures, one.samples, one.row.captions(one.samples)
         found: dict[str, dict[str, Any]] = {}
-        if inception := self.networks.get("inception"):
-            real, fake = self._reference("inception", reference), inception.features(made)
-            size = min(1000, len(real), len(fake))
+        features, networks = self.features(made), self.networks
+        if "inception" in networks:
+            real, fake = reference["inception"], features["inception"]
             # the interval is that of endless sets, so the biased number itself may lie above it
             interval = fid_estimate(real, fake)[1:] if min(len(real), len(fake)) >= 20 else (np.nan, np.nan)
             found["FID"] = _cell(Estimate(fid(real, fake), *interval))
-            scaled = Estimate(*(1000 * part for part in kid(real, fake)))
-            found["KID x 1000"] = _cell(scaled, subsets=1000 * float(kid_subsets(real, fake, size=size).mean()))
-        if clip := self.networks.get("clip-cmmd"):
-            real, fake = self._reference("clip-cmmd", reference), clip.features(made)
-            found["CMMD"] = _cell(Estimate(cmmd(real, fake), *cmmd_estimate(real, fake)[1:]))
-        if dino := self.networks.get("dino"):
-            each = structure_distances(dino.keys(own), dino.keys(made))
+            subsets = 1000 * float(kid_subsets(real, fake).mean())
+            found["KID x 1000"] = _cell(Estimate(*(1000 * part for part in kid(real, fake))), subsets=subsets)
+        if "clip-cmmd" in networks:
+            found["CMMD"] = _cell(cmmd(reference["clip-cmmd"], features["clip-cmmd"]))
+        if dino := networks.get("dino"):
+            each = structure_distances(dino.keys(samples.images), dino.keys(made))
             found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
-        if text := self.networks.get("clip-text"):
-            found["text"] = _cell(mean_estimate(text.scores(made, sentences)))
-        if reward := self.networks.get("reward"):
-            found["ImageReward"] = _cell(mean_estimate(reward.scores(made, sentences)))
+        for column, name in (("text", "clip-text"), ("ImageReward", "reward")):
+            if name in networks:
+                found[column] = _cell(mean_estimate(networks[name].scores(made, captions)))
         return found
-
-
-def _cell(estimate: Estimate, **more: float) -> dict[str, Any]:
-    return {"value": estimate.value, "interval": ends(estimate), **more}
-
-
-def paper_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: our rows by the paper's networks, then the published ones."""
-
-    def shown(cell: Mapping[str, Any] | None) -> str:
-        if cell is None:
-            return "not measured"
-        interval = cell["interval"]
-        text = f"{cell['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
-        return text + (f" ({cell['as_reported']:.3g} as reported)" if "as_reported" in cell else "")
-
-    ours = [
-        [row["title"], str(row["n"]), *(shown(row["paper"].get(column)) for column in COLUMNS)]
-        for row in results["rows"].values()
-        if "paper" in row
-    ]
-    if not ours:
-        return [], []
-    theirs = {name: ["–" if v is None else f"{v:g}" for v in numbers] for name, numbers in PUBLISHED.items()}
-    return ["", "n", *COLUMNS], [*ours, *([f"published: {name}", "", *numbers] for name, numbers in theirs.items())]

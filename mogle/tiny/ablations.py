@@ -16,7 +16,7 @@ from pathlib import Path
 from mogle.errors import MogleError
 from mogle.tiny.loop import main_process
 
-#: Name -> fields of `TrainSettings` that differ from the method's.
+#: Name -> fields of `TrainSettings` that differ from the method's. Its row in tables stands in mogle/metrics/rows.toml.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "full": (),
     "only-global": ("variant=only-global",),
@@ -27,17 +27,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "no-experts": ("variant=no-experts",),
     "neither": ("variant=neither",),
     "fast": ("attention=independent", "variant=places"),
-}
-TITLES = {
-    "full": "the method, equal budget",
-    "only-global": "only the global expert",
-    "only-local": "only local experts",
-    "no-latents": "gate without noisy latents",
-    "scalar-gate": "scalar gate",
-    "no-gate": "experts, no gate",
-    "no-experts": "gate, no experts",
-    "neither": "neither experts nor gate",
-    "fast": "fast: independent attention, gate by place",
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mogle.metrics.text import TextEmbedder, load_text_embedder, words_of
+from mogle.metrics.judges import TextEmbedder, load_text_embedder, words_of
 from mogle.tiny.loop import Progress, cosine_schedule
 from mogle.tiny.save import save_text_embedder
 

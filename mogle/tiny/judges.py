@@ -419,7 +419,7 @@ On {held["n"]} portraits never trained on:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paints portraits from seeds 1,000,000 on and trains the judges on them."""
-    from mogle.metrics.rows import reconstruct
+    from mogle.metrics.rows import reconstructed
     from mogle.tiny.portraits import paint_many
 
     parser = argparse.ArgumentParser(prog="python -m mogle.tiny.judges", description=main.__doc__)
@@ -442,7 +442,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.vae:
         from diffusers import AutoencoderKL
 
-        softened = reconstruct(AutoencoderKL.from_pretrained(options.vae).float().to(options.device), images)
+        vae = AutoencoderKL.from_pretrained(options.vae).float().to(options.device)
+        softened = np.stack([*reconstructed(vae, images)])
     if options.start:
         start = load_judges(options.start)
         record["before"] = json.loads(Path(options.start, "config.json").read_text())["training"]

@@ -215,17 +215,19 @@ def vae(shop: Workshop) -> dict[str, Any]:
 
 def judges(shop: Workshop) -> dict[str, Any]:
     """Trains the face parser and the attribute reader, on portraits and on what the VAE gives back of them."""
+    import numpy as np
     from diffusers import AutoencoderKL
 
-    from mogle.metrics.rows import reconstruct
+    from mogle.metrics.rows import reconstructed
     from mogle.tiny.judges import train_judges
 
     images, masks, attributes, _ = shop.portraits()
     want, first = shop.settings["judges"], shop.settings["portraits"]["first_seed"]
     vae = AutoencoderKL.from_pretrained(shop.base_dir / "vae").float().to(shop.device)
     last = first + len(images) - want.get("heldout", 500) - 1
+    softened = np.stack([*reconstructed(vae, images)])
     return train_judges(
-        images, masks, attributes, out=shop.out / "judges", device=shop.device, softened=reconstruct(vae, images),
+        images, masks, attributes, out=shop.out / "judges", device=shop.device, softened=softened,
         record={"portraits": f"style portraits, seeds {first}..{last}"}, **want,
     )  # fmt: skip
 

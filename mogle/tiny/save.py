@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from mogle.metrics.judges import CLASSES, JUDGE_SIZE, Judges
-from mogle.metrics.text import TextEmbedder
+from mogle.metrics.judges import CLASSES, JUDGE_SIZE, Judges, TextEmbedder
 
 
 def parameters(module: nn.Module) -> int:

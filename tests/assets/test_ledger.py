@@ -32,23 +32,13 @@ def test_every_entry_has_all_fields_and_says_what_is_missing(name):
 
 
 def test_the_ledger_has_what_the_paper_and_the_judges_need():
-    from mogle.metrics.networks import NETWORKS
-
     sources = {asset.source for asset in ledger().values()}
-    assert {network.hub for network in NETWORKS.values() if "/" in network.hub} <= sources
+    assert {"clip-b16", "clip-l14-336", "dino-vitb8", "inception"} <= set(ledger())
     assert {"black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "THUDM/ImageReward"} <= sources
     assert {"mmcelebahq", "mmffhqfemale", "mmfairfacehq", "face-mogle", "flux-dev-nf4", "farl", "segface"} <= set(
         ledger()
     )
     assert find("face-mogle", "weights").files[1].names == ("global_local_mask_moe.pt", "mogle.pt")
-
-
-def test_the_licences_agree_with_those_beside_the_networks():
-    from mogle.metrics.networks import NETWORKS
-
-    licences = {network.hub: network.licence for network in NETWORKS.values()}
-    for asset in ledger().values():
-        assert licences.get(asset.source, asset.licence) == asset.licence
 
 
 def test_things_go_where_the_reference_has_them(monkeypatch):

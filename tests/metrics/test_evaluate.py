@@ -18,9 +18,9 @@ from mogle.labels import PALETTE, colorize
 from mogle.metrics.evaluate import evaluate, judge_masks, judge_pictures
 from mogle.metrics.measure import Instruments, against, load_measured, psnr
 from mogle.metrics.report import compare
-from mogle.metrics.rows import ROWS, ablation, guided, reconstruct
-from mogle.metrics.samples import Samples, SampleSet, derangement
-from mogle.metrics.stack import Stack, taken
+from mogle.metrics.rows import ABLATIONS, ROWS, guided, reconstructed
+from mogle.metrics.samples import Samples, derangement
+from mogle.metrics.stack import Pictures, Stack, batches, taken
 from mogle.sampling import Settings
 from mogle.words import ATTRIBUTES
 
@@ -43,7 +43,7 @@ class Painter:
         self.vae = AutoencoderKL.from_pretrained(GOLDEN / "flux", subfolder="vae")
         self._execution_device = torch.device("cpu")
         self.mogle = Gate()
-        self.vae_scale_factor = 8
+        self.vae_scale_factor, self.default_sample_size = 8, 4
         self.calls: list[dict] = []
 
     def set_progress_bar_config(self, **options) -> None:
@@ -72,15 +72,15 @@ def tools() -> Instruments:
     """The parser reads palette colours; the reader calls every hair blond and everything else its first value."""
     values = {name: a.values for name, a in ATTRIBUTES.items()}
 
-    def read(images: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def read(images: Pictures) -> tuple[dict[str, np.ndarray], np.ndarray]:
         answers = {name: np.full(len(images), v.index("blond") if "blond" in v else 0) for name, v in values.items()}
-        return answers, images[:].reshape(len(images), -1)[:, ::97] / 255.0
+        return answers, np.stack(list(images)).reshape(len(images), -1)[:, ::97] / 255.0
 
-    def parse(images: np.ndarray) -> np.ndarray:
-        return np.square(images[..., None, :].astype(int) - PALETTE).sum(-1).argmin(-1).astype(np.uint8)
+    def parse(images: Pictures) -> np.ndarray:
+        return np.square(np.stack(list(images))[..., None, :].astype(int) - PALETTE).sum(-1).argmin(-1).astype(np.uint8)
 
-    def keys(images: np.ndarray) -> np.ndarray:
-        return 1 + images[:][:, ::8, ::8].reshape(len(images), -1, 3).astype(float)
+    def keys(images: Pictures) -> np.ndarray:
+        return 1 + np.stack(list(images))[:, ::8, ::8].reshape(len(images), -1, 3).astype(float)
 
     return Instruments(Judges(SimpleNamespace(parse=parse, keys=keys), SimpleNamespace(values=values, read=read)))
 
@@ -94,7 +94,8 @@ def samples() -> Samples:
     captions = ("She has blond hair.", "She has black hair.", "He has blond hair and dark skin.", "He is smiling.")
     facts = tuple({"gender": "woman" if i < 2 else "man", "hair_color": "blond"} for i in range(4))
     images = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
-    return Samples(("27000", "27001", "27002", "27003"), images, masks, captions, facts, "four squares")
+    ids = ("27000", "27001", "27002", "27003")
+    return Samples(ids, images, masks, captions, facts, images[::-1].copy(), "four squares")
 
 
 def test_a_stack_is_an_array_that_is_not_there() -> None:
@@ -105,11 +106,12 @@ def test_a_stack_is_an_array_that_is_not_there() -> None:
         return np.full((2, 3), row, np.uint8)
 
     rows = np.repeat(np.arange(5, dtype=np.uint8), 6).reshape(5, 2, 3)
-    stack = Stack(read, range(5), (2, 3))
-    assert stack.shape == rows.shape and len(stack) == 5 and not asked
-    assert all(np.array_equal(stack[i], rows[i]) for i in (slice(1, 4), [3, 0], np.array([2]), slice(0, 0), -1))
-    assert np.array_equal(taken(stack, [4, 1])[:], taken(rows, [4, 1])) and asked == [1, 2, 3, 3, 0, 2, 4, 4, 1]
+    stack = Stack(read, range(5))
+    assert len(stack) == 5 and len(taken(stack, [4, 1])) == 2 and not asked
+    assert np.array_equal(stack[-1], rows[-1]) and asked == [4]
+    assert all(np.array_equal(list(taken(pictures, [4, 1])), rows[[4, 1]]) for pictures in (stack, rows))
     assert [int(one[0, 0]) for one in stack] == [0, 1, 2, 3, 4]
+    assert [part.tolist() for part in batches(stack, 2)] == [rows[:2].tolist(), rows[2:4].tolist(), rows[4:].tolist()]
 
 
 def test_derangement_moves_everything() -> None:
@@ -119,8 +121,8 @@ def test_derangement_moves_everything() -> None:
     assert np.array_equal(derangement(50), derangement(50))
 
 
-def sets(samples: Samples) -> dict[str, SampleSet]:
-    return {style: SampleSet(samples, samples.images[::-1].copy()) for style in ("portraits", "female", "balanced")}
+def sets(samples: Samples) -> dict[str, Samples]:
+    return dict.fromkeys(("portraits", "female", "balanced"), samples)
 
 
 def test_every_row_is_made_measured_and_reported(tmp_path, samples) -> None:
@@ -217,30 +219,29 @@ def test_a_guided_row_asks_for_mask_guidance_and_no_other_row_does(tmp_path, sam
 def test_pictures_of_a_folder_belong_to_samples_by_name(tmp_path, samples) -> None:
     folder, out = tmp_path / "made", tmp_path / "out"
     folder.mkdir()
-    test = SampleSet(samples, samples.images)
     with pytest.raises(MogleError, match="found no picture"):
-        judge_pictures(folder, tools(), test, out=out)
+        judge_pictures(folder, tools(), samples, out=out)
     for i in (3, 0, 2):  # neither all nor in order
         Image.fromarray(colorize(samples.masks[i])).save(folder / f"{samples.ids[i]}.png")
-    results = judge_pictures(folder, tools(), test, out=out)
+    results = judge_pictures(folder, tools(), samples, out=out)
     row = results["rows"]["pictures"]
     assert row["n"] == 3 and row["mask"]["pixel_accuracy"] == 1 and "JPEG" not in " ".join(results["warnings"])
-    photos = SampleSet(replace(samples, jpeg=True), samples.images)
+    photos = replace(samples, jpeg=True)
     assert "JPEG on one side" in " ".join(judge_pictures(folder, tools(), photos, out=out)["warnings"])
     assert any("27001" in warning for warning in results["warnings"])
-    assert load_measured(out, "pictures").ids == ("27000", "27002", "27003")
+    assert load_measured(out, "pictures")["ids"].tolist() == ["27000", "27002", "27003"]
 
     Image.fromarray(colorize(samples.masks[1])).resize((48, 48)).save(folder / "27001.jpg")
-    warned = " ".join(judge_pictures(folder, tools(), test, out=out)["warnings"])
+    warned = " ".join(judge_pictures(folder, tools(), samples, out=out)["warnings"])
     assert "mixes JPEG and PNG" in warned and "resized to 32 x 32 px: 1;" in warned
     (folder / "27003.png").write_bytes(b"half a picture")
     with pytest.raises(MogleError, match=r"unreadable pictures: 1\n  27003.png"):
-        judge_pictures(folder, tools(), test, out=out)
+        judge_pictures(folder, tools(), samples, out=out)
     (folder / "27003.png").rename(folder / "tom.png")
     with pytest.raises(MogleError, match=r"belong to no sample: 1 \(tom\)"):
-        judge_pictures(folder, tools(), test, out=out)
+        judge_pictures(folder, tools(), samples, out=out)
     with pytest.raises(MogleError, match="no such folder"):
-        judge_pictures(tmp_path / "nowhere", tools(), test, out=out)
+        judge_pictures(tmp_path / "nowhere", tools(), samples, out=out)
 
 
 def test_masks_of_several_sizes_are_warned_of(tmp_path, samples) -> None:
@@ -253,17 +254,17 @@ def test_masks_of_several_sizes_are_warned_of(tmp_path, samples) -> None:
         mask = Image.fromarray(samples.masks[i])
         (mask if i else mask.resize((16, 16), Image.Resampling.NEAREST)).save(tmp_path / "mask" / f"{i}.png")
         (tmp_path / "text" / f"{i}.txt").write_text("A face.")
-    found, _ = folder_samples(tmp_path, 3, 32, split=None)
+    found = folder_samples(tmp_path, 3, 32, split="all")
     assert found.warnings == (
         "masks differ in size (2 of 32 x 32, 1 of 16 x 16 px) and were brought to 32 x 32: that shows in every number",
     )
-    assert folder_samples(tmp_path, 1, 32, split=None)[0].warnings == ()
+    assert folder_samples(tmp_path, 1, 32, split="all").warnings == ()
 
 
 def test_one_picture_is_no_set(tmp_path, samples) -> None:
     Image.fromarray(samples.images[0]).save(tmp_path / "27000.png")
     with pytest.raises(MogleError, match="one picture"):
-        judge_pictures(tmp_path, tools(), SampleSet(samples, samples.images), out=tmp_path / "out")
+        judge_pictures(tmp_path, tools(), samples, out=tmp_path / "out")
 
 
 def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
@@ -274,7 +275,7 @@ def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
         for i, mask in zip(samples.ids, masks, strict=True):
             Image.fromarray(colorize(mask)).save(tmp_path / name / f"{i}.png")
         judge_pictures(
-            tmp_path / name, tools(), SampleSet(samples, samples.images), out=tmp_path / f"of-{name}"
+            tmp_path / name, tools(), samples, out=tmp_path / f"of-{name}"
         )  # fmt: skip
     good, bad = (load_measured(tmp_path / f"of-{name}", "pictures") for name in ("good", "bad"))
     found = against(good, bad)
@@ -289,13 +290,22 @@ def test_runs_are_compared_picture_by_picture(tmp_path, samples) -> None:
         compare(tmp_path / "of-good", tmp_path)
 
 
+def test_every_trained_ablation_has_a_row_and_every_row_its_ablation() -> None:
+    from mogle.tiny import ablations
+
+    assert {row.adapter for row in ABLATIONS.values()} == set(ablations.ABLATIONS)
+    whole = ABLATIONS["ablation-scalar-gate"]
+    assert whole.title == "scalar gate" and whole.against == ("ablation-full", "text+mask") and whole.few
+    assert replace(whole, title=f"{whole.title}, local masks emptied", without="locals") in ABLATIONS.values()
+
+
 def test_ablations_run_last_each_with_its_adapter(tmp_path, samples) -> None:
     pipe, loaded = Painter(), []
     pipe.load_mogle = loaded.append
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mogle.safetensors").write_bytes(b"weights")
-    rows = {"ablation-a": ablation("without much", tmp_path / "a")}
-    rows["ablation-full"] = ablation("the whole", tmp_path / "a")
+    full = replace(ABLATIONS["ablation-full"], adapter=tmp_path / "a")
+    rows = {"ablation-a": replace(full, title="without much"), "ablation-full": full}
     rows |= {name: ROWS[name] for name in ("mask", "text+mask")}
     out = tmp_path / "out"
     results = evaluate(pipe, tools(), sets(samples), out=out, rows=rows, few=2, settings=Settings(steps=1))
@@ -325,4 +335,4 @@ def test_psnr_and_reconstruction_of_a_known_error(samples) -> None:
     made = samples.images.astype(int).clip(10, 245)
     base = made.astype(np.uint8)
     assert psnr(base, (made + 10).astype(np.uint8)) == pytest.approx(20 * np.log10(255 / 10))
-    assert reconstruct(Painter().vae, samples.images).shape == samples.images.shape
+    assert np.stack([*reconstructed(Painter().vae, samples.images)]).shape == samples.images.shape

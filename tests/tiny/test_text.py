@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mogle.errors import MogleError
-from mogle.metrics.text import MAX_WORDS, TextEmbedder, load_text_embedder
+from mogle.metrics.judges import MAX_WORDS, TextEmbedder, load_text_embedder
 from mogle.tiny.embedder import retrieval, train_text_embedder
 from mogle.tiny.save import save_text_embedder
 

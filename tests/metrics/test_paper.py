@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -17,10 +18,12 @@ from transformers import (
 )
 
 from mogle.errors import MogleError
-from mogle.metrics import networks
+from mogle.metrics import paper
 from mogle.metrics.distances import self_similarity
-from mogle.metrics.networks import ClipPictures, ClipText, DinoKeys, Inception, Reward, locked, need, resized
-from mogle.metrics.paper import COLUMNS, PUBLISHED, PaperNetworks, paper_table
+from mogle.metrics.paper import ClipPictures, ClipText, DinoKeys, Inception, PaperNetworks, Reward, locked, resized
+from mogle.metrics.report import COLUMNS, paper_table
+from mogle.metrics.rows import Made, Row
+from mogle.metrics.samples import Samples
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SMALL, "image_size": 28, "patch_size": 14}
@@ -45,7 +48,7 @@ def test_cmmd_takes_the_projected_embedding_of_any_number_of_pictures(images) ->
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION, projection_dim=24))
     features = ClipPictures(model).features(images)
     assert features.shape == (19, 24)
-    pixels = resized(images[17:18], 28, *networks.CLIP_COLOURS)
+    pixels = resized(images[17:18], 28, *paper.CLIP_COLOURS)
     with torch.no_grad():
         np.testing.assert_allclose(features[17], model(pixels).image_embeds[0], atol=1e-5)
 
@@ -86,7 +89,7 @@ def test_structure_takes_the_keys_of_the_layer_asked_for_class_token_first(image
     last = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))][-1]
     hook = last.register_forward_hook(lambda *a: by_hand.append(a[2]))
     with torch.no_grad():
-        model(resized(images[:1], 24, *networks.IMAGENET), interpolate_pos_encoding=True)
+        model(resized(images[:1], 24, *paper.IMAGENET), interpolate_pos_encoding=True)
     hook.remove()
     np.testing.assert_allclose(keys[0], by_hand[0][0], atol=1e-5)
     assert self_similarity(keys[0]).shape == (10, 10)
@@ -100,8 +103,11 @@ def test_inception_sees_each_picture_resized_and_between_minus_one_and_one(image
     np.testing.assert_allclose(Inception(model).features(flat), 0.5)
     same = Inception(model, side=images.shape[1]).features(images[:, :, : images.shape[1]])
     np.testing.assert_allclose(128 * same + 128, images[:, :, : images.shape[1]].mean((1, 2)), rtol=1e-4)
-    halved = Inception(side=20, layers=model).resized(images[0])
-    assert halved.shape == (20, 20, 3) and halved.dtype == np.float32 and (halved % 1 != 0).any()
+    (halved,) = Inception(side=20, layers=model).seen(images[:1])
+    floats = [Image.fromarray(images[0, ..., c].astype(np.float32), mode="F") for c in range(3)]
+    pillows = [np.asarray(one.resize((20, 20), Image.Resampling.BICUBIC)).clip(0, 255) for one in floats]
+    assert (np.stack(pillows) % 1 != 0).any()  # as clean-fid resizes: a channel at a time, not rounded
+    np.testing.assert_allclose(128 * halved[0] + 128, np.stack(pillows), atol=5e-3)
 
 
 def test_reward_pairs_pictures_and_sentences(images) -> None:
@@ -113,31 +119,30 @@ def test_reward_pairs_pictures_and_sentences(images) -> None:
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch) -> None:
-    monkeypatch.setattr(networks, "find_spec", lambda name: None)
-    with pytest.raises(MogleError, match="pip install transformers"):
-        need("dino")
+    monkeypatch.setattr(paper, "find_spec", lambda name: None)
     with pytest.raises(MogleError, match="pip install image-reward"):
         Reward()
 
 
 def test_the_first_revision_is_the_one_for_good(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("MOGLE_LOCK", str(tmp_path / "some" / "lock.json"))
+    monkeypatch.setenv("MOGLE_ASSETS_LOCK", str(tmp_path / "some" / "lock.json"))
     asked: list[str | None] = []
 
     def load(hub: str, revision: str | None):
         asked.append(revision)
         return type("Loaded", (), {"config": type("Config", (), {"_commit_hash": revision or "newest"})})
 
-    locked("dino", load)
-    locked("dino", load)
+    locked("dino-vitb8", load)
+    locked("dino-vitb8", load)
     assert asked == [None, "newest"]
-    assert json.loads((tmp_path / "some" / "lock.json").read_text()) == {"facebook/dino-vitb8": "newest"}
+    kept = json.loads((tmp_path / "some" / "lock.json").read_text())
+    assert kept["facebook/dino-vitb8"]["revision"] == "newest"
 
     def offline(hub: str, revision: str | None):
         raise OSError("no connection\nand much more")
 
     with pytest.raises(MogleError, match=r"openai/clip-vit-base-patch16: not to be had \(no connection\)"):
-        locked("clip-text", offline)
+        locked("clip-b16", offline)
 
 
 def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> None:
@@ -161,12 +166,17 @@ def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> No
 
     names = ("inception", "clip-cmmd", "dino", "clip-text")
     networks_ = PaperNetworks("cpu", {**dict.fromkeys(names, Fake), "reward": absent})
-    found = networks_.measure(images, ["a"] * 19, images, images[::-1].copy())
-    assert set(found) == set(COLUMNS) - {"ImageReward"} and "pip install image-reward" in networks_.missing["reward"]
+    samples = Samples(tuple("abcdefghijklmnopqrs"), images, images[..., 0], ("a",) * 19, ({},) * 19, [], "noise")
+    made = Made(Row("text + mask"), samples, images)
+    found = networks_.measure(made, networks_.features(images[::-1].copy()))
+    assert (
+        set(found) == set(COLUMNS["paper"]) - {"ImageReward"}
+        and "pip install image-reward" in networks_.missing["reward"]
+    )
     assert found["structure"]["value"] == 0 == found["structure"]["as_reported"]
     assert found["CMMD"]["interval"][0] < 0.5 and found["FID"]["interval"] is None  # too few for an interval
     head, lines = paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19, "paper": found}}})
-    assert len(head) == 8 and lines[0][-1] == "not measured" and len(lines) == 1 + len(PUBLISHED)
-    assert paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19}}}) == ([], [])
+    assert len(head) == 8 and lines[0][-1] == "not measured" and len(lines) == 1 + len(COLUMNS["published"])
+    assert paper_table({"rows": {"text+mask": {"title": "text + mask", "n": 19}}})[1] == []
     with pytest.raises(MogleError, match="none of the paper's networks"):
         PaperNetworks("cpu", {"reward": absent})
