@@ -16,7 +16,7 @@ from mogle.metrics.distances import fid
 from mogle.metrics.kernels import cmmd, kid
 from mogle.metrics.measure import Instruments, measure
 from mogle.metrics.rows import ROWS, Made
-from mogle.metrics.samples import painted_samples
+from mogle.tiny.source import painted_samples
 
 
 def peak() -> float:

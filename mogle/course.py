@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _CHECKING = ("check", "hint", "progress", "reveal", "score", "whose")
-__all__ = ["REPOSITORY", "Course", "from_workbook", "setup", *_CHECKING]
-
-#: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
-#: to set it; `mogle notebooks run` writes it into the notebooks. Empty: the notebook asks for MOGLE_REPOSITORY.
-REPOSITORY = ""
+__all__ = ["Course", "from_workbook", "setup", *_CHECKING]
 
 
 def from_workbook(module: str) -> Any:
@@ -95,23 +91,3 @@ def setup(seed: int = 0) -> Course:
     device, weights = pick_device(), shipped(BASE).parent
     data = weights.parent / "data"
     return Course(data, weights / BASE, weights / ADAPTER, weights / JUDGES, device, pick_dtype(device))
-
-
-def setup_source() -> str:
-    """The code of a notebook's set-up cell: it installs the course where it is missing and calls `setup`."""
-    return f'''# Installs the course where it is missing (Colab); elsewhere, and the second time, changes nothing.
-import importlib.util, os, subprocess, sys
-
-if importlib.util.find_spec("mogle") is None:
-    folder = ".." if os.path.isfile("../pyproject.toml") else "face-mogle"
-    if not os.path.isdir(folder):
-        address = os.environ.get("MOGLE_REPOSITORY", "{REPOSITORY}")
-        assert address, "no address to install from: run %env MOGLE_REPOSITORY=<git address of the course> first"
-        subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", folder + "[course]"], check=True)
-    sys.path.insert(0, os.path.abspath(folder))
-    importlib.invalidate_caches()
-
-from mogle.course import setup
-
-course = setup()'''

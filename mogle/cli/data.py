@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mogle.cli.weights import add_assets
-from mogle.errors import MogleError
 
 group = typer.Typer(no_args_is_help=True, help="Make or fetch the data sets that the course needs.")
 
@@ -17,28 +16,11 @@ group = typer.Typer(no_args_is_help=True, help="Make or fetch the data sets that
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
     add_assets(group, "data", "mmcelebahq")
+    with suppress(ModuleNotFoundError):  # without the part that makes the tiny default there is nothing to paint with
+        from mogle.tiny.command import paint
+
+        group.command(epilog="Example: mogle data paint --set female --out runs/data/female --ids 0-31,64")(paint)
     app.add_typer(group, name="data")
-
-
-@group.command(epilog="Example: mogle data paint --set female --out runs/data/female --ids 0-31,64")
-def paint(
-    out: Annotated[Path, typer.Option(help="Folder to write: face/, mask/, text/, text.json, attributes.json.")],
-    which: Annotated[str, typer.Option("--set", help="portraits, female or balanced.")] = "portraits",
-    count: Annotated[int, typer.Option(help="How many.")] = 32,
-    first: Annotated[int, typer.Option(help="The first id; an id is its portrait's seed.")] = 0,
-    ids: Annotated[str | None, typer.Option(help="Instead of count and first: ids such as 0-31,64.")] = None,
-    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
-) -> None:
-    """Paint portraits with masks, captions and attributes, each from its seed; what is there already is kept."""
-    from mogle.tiny.portraits import write_dataset
-
-    for name, value in (("count", count), ("workers", workers)):
-        if value is not None and value < 1:
-            raise MogleError(f"--{name} {value}: expected at least 1")
-    seeds = list(range(first, first + count)) if ids is None else parse_ids(ids)
-    write_dataset(out, seeds, size=size, style=which, workers=workers, progress=sys.stderr.isatty())
-    typer.echo(f"{len(seeds)} {which} of {size} px in {out}")
 
 
 @group.command(epilog="Example: mogle data check data/portraits")
@@ -73,14 +55,3 @@ def merge_parts(
     written, problems = merge_parts(source, out)
     typer.echo(f"{written} label maps written to {out}, {len(problems)} faces left out{in_lines(problems)}")
     raise typer.Exit(1 if problems else 0)
-
-
-def parse_ids(text: str) -> list[int]:
-    """`0-31,64` -> the ids 0 to 31 and 64, in that order, each once."""
-    ids: dict[int, None] = {}
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-            raise MogleError(f"--ids {text}: found {part.strip()!r}, expected ids such as 0-31,64")
-        ids |= dict.fromkeys(range(int(low), int(high or low) + 1))
-    return list(ids)

@@ -70,7 +70,7 @@ def evaluate(
     from mogle.metrics.evaluate import evaluate as run
     from mogle.metrics.evaluate import judge_masks, judge_pictures
     from mogle.metrics.measure import Instruments
-    from mogle.metrics.samples import folder_samples, painted_samples
+    from mogle.metrics.samples import folder_samples
     from mogle.sampling import Settings, check_writable, processes
 
     chosen = _chosen_rows(rows, with_ablations=not (adapter or data or pictures or masks), painted=data is None)
@@ -92,7 +92,7 @@ def evaluate(
 
     def samples(side: int) -> Samples:
         if data is None:
-            return painted_samples(n, side)
+            return _painted(n, side)
         return folder_samples(data, n, side, split, labels=labels, fit=fit)
 
     if pictures:
@@ -112,7 +112,7 @@ def evaluate(
         return
     side = pipe.default_sample_size * pipe.vae_scale_factor
     shifted = {row.style for row in chosen.values()} - {"portraits"}
-    sets = {"portraits": samples(side)} | {style: painted_samples(min(n, few), side, style) for style in shifted}
+    sets = {"portraits": samples(side)} | {style: _painted(min(n, few), side, style) for style in shifted}
     if networks == "paper" and state.is_main_process:  # which alone measures
         from mogle.metrics.paper import PaperNetworks
 
@@ -121,6 +121,12 @@ def evaluate(
     if state.is_main_process:
         _say(out)
     state.wait_for_everyone()
+
+
+def _painted(count: int, side: int, style: str = "portraits") -> Samples:
+    from mogle.tiny.source import painted_samples
+
+    return painted_samples(count, side, style)
 
 
 def _chosen_rows(rows: str | None, with_ablations: bool, painted: bool) -> dict[str, Row]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mogle.datasets import SPLITS, FaceDataset
+from mogle.datasets import FaceDataset
 from mogle.errors import MogleError
 from mogle.metrics.stack import Pictures, Stack, stored, taken
 from mogle.pictures import open_image
@@ -59,26 +59,6 @@ class Samples:
         ids, captions, facts = (tuple(x[i] for i in rows) for x in (self.ids, self.captions, self.attributes))
         images, masks = taken(self.images, rows), taken(self.masks, rows)
         return replace(self, ids=ids, images=images, masks=masks, captions=captions, attributes=facts)  # type: ignore[arg-type]
-
-
-def painted_samples(count: int, size: int, style: str = "portraits") -> Samples:
-    """Portraits of the test split, painted from their numbers; of a shifted set, with another style."""
-    from mogle.tiny.portraits import paint_many
-
-    test = SPLITS["test"]
-    if not 1 <= count <= len(test) - 2:
-        raise MogleError(f"--n {count}: expected at most {len(test) - 2}; KID needs portraits besides")
-    numbers = test[: count + max(OTHERS, count)]
-    images, masks, facts, captions = paint_many(numbers, size=size, style=style)
-    return Samples(
-        ids=tuple(map(str, numbers[:count])),
-        images=images[:count],
-        masks=masks[:count],
-        captions=tuple(said[0] for said in captions[:count]),
-        attributes=tuple(facts[:count]),
-        others=images[count:],
-        source=f"painted {style} {numbers[0]} to {numbers[count - 1]}",
-    )
 
 
 def folder_samples(root: Path, count: int, size: int, split: str = "test", **reading: Any) -> Samples:

@@ -1,4 +1,4 @@
-"""Painted portraits as a source of samples for fine-tuning."""
+"""Painted portraits as samples: to fine-tune on, and to evaluate with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from mogle.datasets import SPLITS
 from mogle.errors import MogleError
+from mogle.metrics.samples import OTHERS, Samples
+from mogle.tiny.portraits import paint_many
 
 
 class PaintedSource:
@@ -23,8 +26,6 @@ class PaintedSource:
     @classmethod
     def paint(cls, count: int, size: tuple[int, int]) -> PaintedSource:
         """The portraits of the seeds 0, 1, ..."""
-        from mogle.tiny.portraits import paint_many
-
         if size[0] != size[1]:
             raise MogleError(f"size {size}: portraits are square; give a data set for other shapes")
         images, masks, _, captions = paint_many(range(count), size=size[0])
@@ -41,3 +42,21 @@ class PaintedSource:
     def captions(self, index: int) -> list[str]:
         """All of the sample's."""
         return self._captions[index]
+
+
+def painted_samples(count: int, size: int, style: str = "portraits") -> Samples:
+    """Portraits of the test split, painted from their numbers; of a shifted set, with another style."""
+    test = SPLITS["test"]
+    if not 1 <= count <= len(test) - 2:
+        raise MogleError(f"--n {count}: expected at most {len(test) - 2}; KID needs portraits besides")
+    numbers = test[: count + max(OTHERS, count)]
+    images, masks, facts, captions = paint_many(numbers, size=size, style=style)
+    return Samples(
+        ids=tuple(map(str, numbers[:count])),
+        images=images[:count],
+        masks=masks[:count],
+        captions=tuple(said[0] for said in captions[:count]),
+        attributes=tuple(facts[:count]),
+        others=images[count:],
+        source=f"painted {style} {numbers[0]} to {numbers[count - 1]}",
+    )

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import nbformat
 
-from mogle.course import setup_source
 from mogle.errors import MogleError
 
+#: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
+#: to set it; `mogle notebooks run` writes it into the notebooks. Empty: the notebook asks for MOGLE_REPOSITORY.
+REPOSITORY = ""
 MAX_BYTES = 2_000_000
 MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
 #: What a notebook may use of `mogle` before its 'now packaged' cell: data and figures.
@@ -43,6 +45,26 @@ def _tags(cell: Node) -> list[str]:
 def _cells(notebook: Node, kind: str) -> list[tuple[int, Node]]:
     """The "code" or "markdown" cells with their places; cells count from 1, as a reader counts them."""
     return [(i, cell) for i, cell in enumerate(notebook.cells, 1) if cell.cell_type == kind]
+
+
+def setup_source() -> str:
+    """The code of a notebook's set-up cell: it installs the course where it is missing and calls `setup`."""
+    return f'''# Installs the course where it is missing (Colab); elsewhere, and the second time, changes nothing.
+import importlib.util, os, subprocess, sys
+
+if importlib.util.find_spec("mogle") is None:
+    folder = ".." if os.path.isfile("../pyproject.toml") else "face-mogle"
+    if not os.path.isdir(folder):
+        address = os.environ.get("MOGLE_REPOSITORY", "{REPOSITORY}")
+        assert address, "no address to install from: run %env MOGLE_REPOSITORY=<git address of the course> first"
+        subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", folder + "[course]"], check=True)
+    sys.path.insert(0, os.path.abspath(folder))
+    importlib.invalidate_caches()
+
+from mogle.course import setup
+
+course = setup()'''
 
 
 def fresh(title: str) -> Node:

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from mogle.cli import app
-from mogle.cli.data import parse_ids
 from mogle.labels import colorize, decode_mask, save_mask
 from mogle.provenance import SOURCE, fingerprint, mask_hash, read_picture
+from mogle.tiny.command import parse_ids
 from mogle.tiny.portraits import paint
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import nn
 
 from mogle.conditions import pack_latents
-from mogle.course import check, hint, progress, reveal, score, setup_source, whose
+from mogle.course import check, hint, progress, reveal, score, whose
 from mogle.errors import MogleError
 from mogle.experts import Expert, expert_bank
 from mogle.labels import LABELS, save_mask
 from workbook import checking
+from workbook.authoring import setup_source
 from workbook.exercises import EXERCISES
 from workbook.exercises.experts import class_shares
 from workbook.exercises.gating import gate_entropy
