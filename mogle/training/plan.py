@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import FluxTransformer2DModel
+from huggingface_hub import try_to_load_from_cache
 from torch.utils.benchmark import Timer
+from transformers import AutoTokenizer
 
+from mogle.ablations import build_mogle
+from mogle.checkpoints import base_folder, pick_device
 from mogle.errors import MogleError
+from mogle.lora import add_lora
+from mogle.training.finetune import PAINTED, base_size, fitting, open_source
 from mogle.training.flow import DTYPE
 from mogle.training.settings import TrainSettings
 
@@ -24,44 +31,52 @@ _NF4 = 0.5 + 4 / 64  # 4 bits, and one float32 scale for 64 numbers
 _PUBLISHED = {"black-forest-labs/FLUX.1-dev": True, "black-forest-labs/FLUX.1-schnell": False}
 
 
+def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bool = False) -> str:
+    """What `fine_tune` would do, for `--dry-run`: the data set is read, the base is not."""
+    base, device = base_folder(settings.base), pick_device(device)
+    settings = fitting(settings, device)
+    size, longest = (settings.size or 1024,) * 2, 512
+    if isinstance(base, Path):  # of a Hub name nothing need be here
+        size = base_size(base, settings)
+        longest = min(longest, AutoTokenizer.from_pretrained(base / "tokenizer_2").model_max_length)
+    if settings.data is None:
+        found = f"{settings.count or PAINTED} portraits, painted at {size[0]} px"
+    else:
+        source, skipped = open_source(settings, size, base, skip_bad)
+        captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
+        found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
+        found += f", {skipped} with problems left out" if skipped else ""
+    return f"{plan(settings, base, size, settings.prompt_tokens or longest, device)}\ndata        {found}"
+
+
 def transformer_config(base: Path | str) -> dict[str, Any]:
     """The transformer's configuration: of the folder, of an earlier download, or as published.
 
     Raises:
         MogleError: a Hub name of which nothing is here; nothing is downloaded for a dry run.
     """
-    if isinstance(base, Path):
-        return json.loads((base / "transformer" / "config.json").read_text())
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(base, "transformer/config.json")
-    if isinstance(found, str):
-        return json.loads(Path(found).read_text())
+    path = base / "transformer" / "config.json" if isinstance(base, Path) else None
+    if path := path or try_to_load_from_cache(str(base), "transformer/config.json"):
+        return json.loads(Path(path).read_text())
     if base in _PUBLISHED:
-        return {"guidance_embeds": _PUBLISHED[base]}
+        return {"guidance_embeds": _PUBLISHED[str(base)]}
     raise MogleError(f"{base}: found no configuration on this machine; a dry run downloads nothing")
 
 
 def count_parameters(config: dict[str, Any], settings: TrainSettings) -> dict[str, int]:
     """Numbers in the frozen transformer, in LoRA and its layers, in MoGLE, and how many of them are trained."""
-    from diffusers import FluxTransformer2DModel
-
-    from mogle.ablations import build_mogle
-    from mogle.lora import add_lora
-
     with torch.device("meta"):
         network = FluxTransformer2DModel.from_config(config)
         frozen = sum(p.numel() for p in network.parameters())
         add_lora(network, rank=settings.rank, alpha=settings.alpha, init=False, lora_on=settings.lora_on)
         mogle = build_mogle(settings.variant, network.config.in_channels)
-    lora = {name: p for name, p in network.named_parameters() if "lora_" in name}
-    trained = sum(p.numel() for p in [*lora.values(), *mogle.parameters()] if p.requires_grad)
+    lora = [p for name, p in network.named_parameters() if "lora_" in name]
     return {
         "frozen": frozen,
-        "lora": sum(p.numel() for p in lora.values()),
-        "lora_modules": sum("lora_A" in name for name in lora),
+        "lora": sum(p.numel() for p in lora),
+        "lora_modules": len(lora) // 2,
         "mogle": sum(p.numel() for p in mogle.parameters()),
-        "trained": trained,
+        "trained": sum(p.numel() for p in [*lora, *mogle.parameters()] if p.requires_grad),
         "blocks": len(network.transformer_blocks) + len(network.single_transformer_blocks),
         "width": network.inner_dim,
     }
