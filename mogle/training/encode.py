@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -34,6 +35,8 @@ from mogle.errors import MogleError, MogleWarning
 from mogle.files import atomic_write
 from mogle.labels import LABELS, PALETTE
 from mogle.pipeline import FaceMoGLEPipeline
+from mogle.training.flow import DTYPE
+from mogle.training.settings import TrainSettings
 
 FORMAT = 3  # of what is kept; part of a cache's key
 CHUNK = 8  # samples that are encoded together for a cache
@@ -90,28 +93,23 @@ def edge_pictures(images: Tensor) -> Tensor:
 
 
 class Encoder:
-    """VAE and text encoders of a pipeline; `dtype` is that of what they give. All tensors come back on the CPU."""
+    """VAE and text encoders of a pipeline, for a training with these settings. All tensors come back on the CPU."""
 
-    def __init__(
-        self, pipe: FaceMoGLEPipeline, size: tuple[int, int], prompt_tokens: int | None, dtype: torch.dtype,
-        outlines: bool = False,
-    ) -> None:  # fmt: skip
-        self.pipe, self.size, self.dtype, self.outlines = pipe, size, dtype, outlines
-        self.device = pipe._execution_device
-        pipe.vae.encoder.to(memory_format=vae_layout(self.device))
-        self.prompt_tokens = prompt_tokens or pipe.max_prompt_tokens
+    def __init__(self, pipe: FaceMoGLEPipeline, size: tuple[int, int], settings: TrainSettings) -> None:
+        self.pipe, self.size, self.settings = pipe, size, settings
+        self.prompt_tokens = settings.prompt_tokens or pipe.max_prompt_tokens
+        pipe.vae.encoder.to(memory_format=vae_layout(pipe.vae.device))
 
     def _kept(self, tensor: Tensor) -> Tensor:
-        return tensor.to("cpu", self.dtype)
+        return tensor.to("cpu", DTYPE[self.settings.precision])
 
     def images(self, pictures: Tensor) -> Tensor:
         """RGB pictures, uint8 (n, H, W, 3) -> (n, N, 64)."""
-        pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return self._kept(encode_images(self.pipe.vae, pixels, self.device))
+        return self._kept(encode_images(self.pipe.vae, pictures.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
     def masks(self, label_maps: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Label maps -> distinct tokens (D, N, 64), the empty mask's first, and index (n, 20)."""
-        tokens, index = encode_distinct(self.pipe.vae, label_maps, self.device)
+        tokens, index = encode_distinct(self.pipe.vae, label_maps)
         return self._kept(tokens), index.cpu()
 
     @torch.no_grad()
@@ -120,6 +118,10 @@ class Encoder:
         with warnings.catch_warnings(action="ignore", category=MogleWarning):  # CLIP reads a part
             states, pooled, _ = self.pipe.encode_prompt(list(captions), max_sequence_length=self.prompt_tokens)
         return self._kept(states), self._kept(pooled)
+
+    def texts(self, source: Source, row: int) -> list[str]:
+        """The captions of a sample that are used."""
+        return source.captions(row)[: self.settings.captions]
 
     def common(self) -> Common:
         """The tokens of an empty mask and of the empty caption."""
@@ -131,10 +133,10 @@ class Encoder:
         pictures = torch.from_numpy(np.stack([np.asarray(source.image(row)) for row in rows]))
         tokens, index = self.masks([source.label_map(row) for row in rows])
         states, pooled = self.captions([text for texts in captions for text in texts])
-        counts = [len(texts) for texts in captions]
+        counts, outlines = [len(texts) for texts in captions], self.settings.warm_start > 0
         parts: dict[str, Sequence[Tensor]] = {
             "image": list(self.images(pictures)),
-            "outline": list(self.images(edge_pictures(pictures)) if self.outlines else torch.zeros(len(rows), 0)),
+            "outline": list(self.images(edge_pictures(pictures)) if outlines else torch.zeros(len(rows), 0)),
             "shown": list(index > 0),
             "conditions": [tokens[places[places > 0]] for places in index],
             "states": states.split(counts),
@@ -153,13 +155,13 @@ def _with_caption(sample: Sample, empty: Tensor, caption: int) -> Encoded:
 class StreamedSet:
     """The samples of a source, encoded a batch at a time: no disk, but VAE and text encoders stay in memory."""
 
-    def __init__(self, source: Source, encoder: Encoder, captions: Sequence[int]) -> None:
-        self.source, self.encoder, self.captions = source, encoder, captions
-        self.ids, self.common = source.ids, encoder.common()
+    def __init__(self, source: Source, encoder: Encoder) -> None:
+        self.source, self.encoder, self.ids, self.common = source, encoder, source.ids, encoder.common()
+        self.captions = [len(encoder.texts(source, row)) for row in range(len(source.ids))]
 
     def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
         """Samples by index and number of the caption, on the CPU."""
-        texts = [[self.source.captions(index)[caption]] for index, caption in wanted]
+        texts = [[self.encoder.texts(self.source, index)[caption]] for index, caption in wanted]
         samples = self.encoder.samples(self.source, [index for index, _ in wanted], texts)
         return [_with_caption(sample, self.common.empty, 0) for sample in samples]
 
@@ -188,55 +190,50 @@ class CachedSet:
 EncodedSet = StreamedSet | CachedSet
 
 
-def encode_set(
-    root: str | Path, source: Source, encoder: Encoder, base: Path | str, captions: Sequence[int], *,
-    rank: int = 0, processes: int = 1,
-) -> Path:  # fmt: skip
-    """Encodes what of this process's samples is not there yet -> the cache's folder.
-
-    The caller has to wait for the other processes before it reads. `captions` says how many each sample has.
+def encode_set(root: str | Path, source: Source, encoder: Encoder, accelerator: Accelerator) -> CachedSet:
+    """The samples of a source from the cache, after all processes together have encoded what is not there yet.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
+        MogleError: processes do not write to the same disk.
     """
-    facts = cache_facts(source, encoder, base, captions)
-    folder = Path(root) / key_of(facts)
-    if rank == 0:
+    facts = cache_facts(source, encoder)
+    folder, processes = Path(root) / key_of(facts), accelerator.num_processes
+    if accelerator.is_main_process:
         with atomic_write(folder / "index.json") as path:
             path.write_text(json.dumps({**facts, "ids": list(source.ids)}))
         _save(encoder.common()._asdict(), folder / COMMON)
-    starts = range(0, len(source.ids), CHUNK)[rank::processes]
-    quiet = rank > 0 or None  # None: where this is no terminal
+    starts = range(0, len(source.ids), CHUNK)[accelerator.process_index :: processes]
+    quiet = None if accelerator.is_main_process else True  # None: where this is no terminal
     for start in tqdm(starts, desc="encoding", unit=" samples", unit_scale=CHUNK * processes, disable=quiet):
         rows = range(start, min(start + CHUNK, len(source.ids)))
         files = [_file(folder, row) for row in rows]
         if all(file.exists() for file in files):
             continue  # of a chunk all is encoded or nothing: numbers depend, in their last digits, on their batch
-        texts = [source.captions(row)[: captions[row]] for row in rows]
+        texts = [encoder.texts(source, row) for row in rows]
         for file, sample in zip(files, encoder.samples(source, rows, texts), strict=True):
             _save(sample, file)
-    return folder
+    accelerator.wait_for_everyone()
+    return CachedSet(folder, source.ids, facts["captions"])
 
 
-def cache_facts(source: Source, encoder: Encoder, base: Path | str, captions: Sequence[int]) -> dict[str, Any]:
+def cache_facts(source: Source, encoder: Encoder) -> dict[str, Any]:
     """Everything that the encodings depend on; of a data set's files their size and time."""
-    labels = json.dumps([list(LABELS), PALETTE.tolist()])
-    data = hashlib.sha256()
-    stamp = getattr(source, "stamp", lambda index: None)
-    for index, name in enumerate(source.ids):
-        texts = source.captions(index)[: captions[index]]
-        data.update(json.dumps([name, texts, stamp(index)]).encode())
+    classes = json.dumps([list(LABELS), PALETTE.tolist()])
+    texts = [encoder.texts(source, row) for row in range(len(source.ids))]
+    stamp = getattr(source, "stamp", lambda row: None)
+    data = json.dumps([[name, texts[row], stamp(row)] for row, name in enumerate(source.ids)])
     return {
         "format": FORMAT,
-        "base": str(base) if isinstance(base, str) else base.resolve().name,
+        "base": Path(encoder.pipe.name_or_path).resolve().name,
         **{part: _weights_id(getattr(encoder.pipe, part)) for part in ("vae", "text_encoder", "text_encoder_2")},
         "size": list(encoder.size),
         "prompt_tokens": encoder.prompt_tokens,
-        "outlines": encoder.outlines,
-        "dtype": str(encoder.dtype).removeprefix("torch."),
-        "classes": hashlib.sha256(labels.encode()).hexdigest(),
-        "captions": list(captions),
-        "data": data.hexdigest(),
+        "outlines": encoder.settings.warm_start > 0,
+        "precision": encoder.settings.precision,
+        "classes": hashlib.sha256(classes.encode()).hexdigest(),
+        "captions": [len(group) for group in texts],
+        "data": hashlib.sha256(data.encode()).hexdigest(),
         **{name: getattr(source, name, None) for name in ("labels", "palette", "fit")},
     }
 

@@ -16,13 +16,13 @@ from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, pick_d
 from mogle.datasets import FaceDataset
 from mogle.errors import MogleError
 from mogle.neighbours import broken
-from mogle.training.encode import CachedSet, EncodedSet, Encoder, Source, StreamedSet, encode_set
+from mogle.pipeline import ENCODERS
+from mogle.training.encode import Encoder, Source, StreamedSet, encode_set
 from mogle.training.flow import DTYPE
 from mogle.training.settings import TrainSettings
 from mogle.training.trainer import Trainer, checkpoints_in, warm_start
 from mogle.training.watch import Watcher
 
-ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 PAINTED = 200  # portraits, where neither data set nor count is given
 
 
@@ -104,10 +104,10 @@ def train_on(
     device, dtype = str(accelerator.device), DTYPE[settings.precision]
     parts = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
     encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
-    size = source.label_map(0).shape
-    encoder = Encoder(encoders, size, settings.prompt_tokens, dtype, outlines=settings.warm_start > 0)
-    watcher = Watcher(source, encoder, settings)
-    samples = encoded_samples(source, encoder, settings, accelerator, cache, base)
+    encoder = Encoder(encoders, source.label_map(0).shape, settings)
+    watcher = Watcher(source, encoder)
+    cached = settings.cache
+    samples = encode_set(cache, source, encoder, accelerator) if cached else StreamedSet(source, encoder)
     parts = {"vae": encoders.vae if settings.sample_every else None}
     del encoder, encoders  # before the transformer comes
     parts |= _quantised(base, "transformer", settings.quantise, dtype)
@@ -145,41 +145,26 @@ def check_needs(settings: TrainSettings, device: str) -> None:
     """MogleError if a setting asks for a GPU or a package that is not here: before hours of encoding."""
     if settings.quantise != "none" and not device.startswith("cuda"):
         raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
-    needs: dict[str, str] = {"report_to": settings.report_to}  # Accelerate would leave a tracker out without a word
-    for name in ("quantise", "quantise_text", "optimizer"):
-        if getattr(settings, name) in ("nf4", "int8", "adamw8bit"):
-            needs[name] = "bitsandbytes"
-    for name, package in needs.items():
-        if find_spec(package) is None:
+    bits = dict.fromkeys(("nf4", "int8", "adamw8bit"), "bitsandbytes")
+    for name in ("report_to", "quantise", "quantise_text", "optimizer"):
+        value = getattr(settings, name)
+        # Accelerate would leave a tracker out without a word
+        package = value if name == "report_to" else bits.get(value)
+        if package is not None and find_spec(package) is None:
             found = f"does not load ({broken[package]})" if package in broken else "is not installed"
             command = "pip install 'face-mogle[gpu]'" if package == "bitsandbytes" else f"pip install {package}"
-            raise MogleError(
-                f"{name}={getattr(settings, name)}: {package} {found}; expected {command}, or {name} left as it was"
-            )
+            raise MogleError(f"{name}={value}: {package} {found}; expected {command}, or {name} left as it was")
 
 
 def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
     """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`. Nothing for form "none"."""
     if form == "none":
         return {}
-    library: Any = diffusers if part == "transformer" else transformers
-    network = diffusers.FluxTransformer2DModel if part == "transformer" else transformers.T5EncoderModel
+    library, network = transformers, transformers.T5EncoderModel
+    if part == "transformer":
+        library, network = diffusers, diffusers.FluxTransformer2DModel
     options: dict[str, Any] = {"load_in_8bit": True}
     if form == "nf4":
         options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     config = library.BitsAndBytesConfig(**options)
     return {part: network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)}
-
-
-def encoded_samples(
-    source: Source, encoder: Encoder, settings: TrainSettings, accelerator: Accelerator, cache: str | Path,
-    base: Path | str,
-) -> EncodedSet:  # fmt: skip
-    """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
-    captions = [len(source.captions(index)[: settings.captions]) for index in range(len(source.ids))]
-    if not settings.cache:
-        return StreamedSet(source, encoder, captions)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    folder = encode_set(cache, source, encoder, base, captions, rank=rank, processes=processes)
-    accelerator.wait_for_everyone()
-    return CachedSet(folder, source.ids, captions)

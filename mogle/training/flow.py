@@ -8,8 +8,9 @@ paper has neither.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from mogle.experts import MoGLE
 from mogle.lora import NAME, lora_layers
+from mogle.pipeline import FaceMoGLEPipeline
 from mogle.training.settings import TrainSettings
 from mogle.transformer import Condition, forward_streams
 
@@ -62,14 +64,11 @@ class Teacher:
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         """The teacher's LoRA in the place of the student's, for a while."""
-        students = [parameter.data for parameter in self._lora]
-        for parameter, own in zip(self._lora, self._own, strict=True):
-            parameter.data = own.to(parameter.device)
-        try:
+        with ExitStack() as afterwards:
+            for parameter, own in zip(self._lora, self._own, strict=True):
+                afterwards.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = own.to(parameter.device)
             yield
-        finally:
-            for parameter, student in zip(self._lora, students, strict=True):
-                parameter.data = student
 
     @torch.no_grad()
     def velocity(
@@ -93,19 +92,19 @@ class VelocityLoss(nn.Module):
     With `distil_mask_guidance` the target is the guided velocity of the adapter as it was when the loss was made.
     """
 
-    def __init__(self, transformer: Any, mogle: MoGLE, settings: TrainSettings, image_ids: Tensor) -> None:
+    def __init__(self, transformer: Any, mogle: MoGLE, settings: TrainSettings) -> None:
         super().__init__()
         self.transformer, self.mogle, self.settings = transformer, mogle, settings
         weight = settings.distil_mask_guidance
         self.teacher = None if weight is None else Teacher(transformer, mogle, weight)
-        self.image_ids: Tensor
-        self.register_buffer("image_ids", image_ids, persistent=False)
 
     def forward(self, batch: Example) -> Tensor:
-        """Examples stacked by a loader, all on this module's device -> the losses of the samples, float32 (B,)."""
+        """Examples of square pictures, stacked by a loader, on this module's device -> their losses, float32 (B,)."""
         config, dtype = self.transformer.config, self.transformer.dtype
         t = batch.t[:, None, None]
         noisy = (1 - t) * batch.image.float() + t * batch.noise
+        side = math.isqrt(noisy.shape[1])
+        image_ids = FaceMoGLEPipeline._prepare_latent_image_ids(1, side, side, t.device, torch.float32)
         guidance = torch.full_like(batch.t, self.settings.guidance) if config.guidance_embeds else None
         fused = self.mogle(batch.conditions.float(), noisy, batch.t)
         condition = Condition(fused, attention=self.settings.attention, lora_on=self.settings.lora_on)
@@ -113,7 +112,7 @@ class VelocityLoss(nn.Module):
         def velocity(condition: Condition) -> Tensor:
             return forward_streams(
                 self.transformer, noisy.to(dtype), condition, batch.states.to(dtype), batch.pooled.to(dtype),
-                batch.t, guidance, self.image_ids, self.image_ids.new_zeros(batch.states.shape[1], 3),
+                batch.t, guidance, image_ids, image_ids.new_zeros(batch.states.shape[1], 3),
             ).float()  # fmt: skip
 
         target = batch.noise - batch.image.float()

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -102,22 +102,13 @@ class Trainer:
         self.parameters = prepare_adapter(pipe, settings)
         if settings.gradient_checkpointing:
             pipe.transformer.enable_gradient_checkpointing()
-        side = math.isqrt(samples.common.empty.shape[0])
-        ids = pipe._prepare_latent_image_ids(1, side, side, accelerator.device, torch.float32)
-        mogle: Any = pipe.mogle
-        loss = VelocityLoss(pipe.transformer.train(), mogle, settings, ids)
+        loss = VelocityLoss(pipe.transformer.train(), pipe.mogle, settings)  # type: ignore[arg-type]
         optimizer = make_optimizer(self.parameters, settings)
         self.schedule = make_schedule(optimizer, settings)
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
         self.average = None if settings.ema is None else EMAModel(self.parameters, decay=settings.ema)
 
     # --- the loop ------------------------------------------------------------------------------------------------
-
-    def _batches(self) -> Iterator[Example]:
-        """This process's parts of the coming steps, on its device: batch n goes to process n modulo their number."""
-        positions = range(self.step * self.settings.batch, self.settings.steps * self.settings.batch)
-        loader = DataLoader(TrainingSet(self.samples, self.settings), batch_size=self.share, sampler=positions)
-        return iter(self.accelerator.prepare_data_loader(loader))
 
     def _one_step(self, batches: Iterator[Example]) -> dict[str, float]:
         accelerator, losses = self.accelerator, []
@@ -156,9 +147,12 @@ class Trainer:
         """Trains to the last step, or until time is up or somebody stops it -> what there is to say about the run."""
         settings, start, first = self.settings, time.monotonic(), self.step
         seconds = speed = 0.0
+        positions = range(first * settings.batch, settings.steps * settings.batch)
+        loader = DataLoader(TrainingSet(self.samples, settings), batch_size=self.share, sampler=positions)
+        # this process's parts of the coming steps, on its device: part n goes to process n modulo their number
+        batches = iter(self.accelerator.prepare_data_loader(loader))
         self._cut_log()
         with self._signals():
-            batches = self._batches()
             while self.step < settings.steps and not self.stopped:
                 facts = self._one_step(batches)
                 seconds = time.monotonic() - start
@@ -184,25 +178,23 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the run after the step, with a checkpoint. A second one ends it at once."""
+        with ExitStack() as handlers_of_before:
 
-        def stop(number: int, frame: Any) -> None:
-            self.stopped = "signal"
-            signal.signal(number, before[number])
+            def stop(number: int, frame: Any) -> None:
+                self.stopped = "signal"
+                handlers_of_before.close()
 
-        before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handlers_of_before.callback(signal.signal, number, signal.signal(number, stop))
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _cut_log(self) -> None:
         """Drops what `metrics.jsonl`, one line a step, says of steps after the state that this run goes on from."""
         path = self.out / "metrics.jsonl"
         if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            path.write_text("".join(lines[: self.step]))
+            with atomic_write(path) as part:
+                part.write_text("".join(lines[: self.step]))
 
     def _log(self, facts: dict[str, float]) -> None:
         if self.accelerator.is_main_process:

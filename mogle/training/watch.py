@@ -20,7 +20,6 @@ from mogle.checkpoints import JUDGES, shipped
 from mogle.labels import colorize
 from mogle.metrics.judges import JUDGE_SIZE, load_judges
 from mogle.training.encode import Encoder, Source
-from mogle.training.settings import TrainSettings
 from mogle.training.trainer import Trainer
 
 SEEDS = (0, 1)
@@ -41,8 +40,7 @@ class LivePlot:
 
     def __init__(self) -> None:
         self.curves: dict[str, list[tuple[int, float]]] = {}
-        self._handle: Any = None
-        self._last = time.monotonic()
+        self._drawn, self._last = False, time.monotonic()
 
     def add(self, step: int, usual: float, accuracy: float | None) -> None:
         """Notes a step's smoothed loss; draws if it is time to."""
@@ -70,10 +68,8 @@ class LivePlot:
         picture = io.BytesIO()
         self.figure().savefig(picture, format="png", dpi=110)
         shown = Image(picture.getvalue(), alt=f"Loss over {len(self.curves['loss'])} steps.")
-        if self._handle is None:
-            self._handle = display(shown, display_id=True)
-        else:
-            self._handle.update(shown)
+        display(shown, display_id=f"training-{id(self)}", update=self._drawn)
+        self._drawn = True
 
 
 class Watcher:
@@ -83,8 +79,8 @@ class Watcher:
     masks. The shipped parser measures them where it can: on painted portraits of its own size.
     """
 
-    def __init__(self, source: Source, encoder: Encoder, settings: TrainSettings) -> None:
-        notebook = "ipykernel" in sys.modules
+    def __init__(self, source: Source, encoder: Encoder) -> None:
+        settings, notebook = encoder.settings, "ipykernel" in sys.modules
         self._plot = LivePlot() if notebook and find_spec("matplotlib") else None
         quiet = not (notebook or sys.stderr.isatty())
         self._bar = tqdm(total=settings.steps, desc="training", unit=" steps", disable=quiet)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from mogle.checkpoints import load_pipeline, shipped
@@ -23,18 +24,33 @@ from mogle.training.settings import load_train_settings
 DATA = Path(__file__).resolve().parents[2] / "data" / "portraits"
 SIZE = (64, 64)
 BASE = shipped("tiny-flux")
+SETTINGS = load_train_settings("tiny")  # with a warm start, so with outlines
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     pipe = load_pipeline(BASE, None, "cpu", without=("transformer",))
-    return Encoder(pipe, SIZE, None, torch.float32, outlines=True)
+    return Encoder(pipe, SIZE, SETTINGS)
 
 
-def source(count: int = 5) -> FaceDataset:
-    dataset = FaceDataset(DATA, size=SIZE)
-    dataset.ids = dataset.ids[:count]
+class FewCaptions(FaceDataset):
+    """The first samples; how many captions each has."""
+
+    counts = (1, 1, 1, 1, 1)
+
+    def captions(self, index: int) -> list[str]:
+        return super().captions(index)[: self.counts[index]]
+
+
+def source(*counts: int) -> FewCaptions:
+    dataset = FewCaptions(DATA, size=SIZE)
+    dataset.counts = counts or dataset.counts
+    dataset.ids = dataset.ids[: len(dataset.counts)]
     return dataset
+
+
+def encoded(root: Path, encoder: Encoder, *counts: int) -> CachedSet:
+    return encode_set(root, source(*counts), encoder, Accelerator(cpu=True))
 
 
 @pytest.fixture()
@@ -44,8 +60,8 @@ def small_chunks(monkeypatch) -> None:
 
 def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_chunks) -> None:
     counts = [3, 1, 3, 2, 3]  # samples need not have equally many
-    cached = CachedSet(encode_set(tmp_path, source(), encoder, BASE, counts), source().ids, counts)
-    streamed = StreamedSet(source(), encoder, counts)
+    cached = encoded(tmp_path, encoder, *counts)
+    streamed = StreamedSet(source(*counts), encoder)
     assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == counts
     wanted = [(index, count - 1) for index, count in enumerate(counts)]
     one_by_one = [streamed.read([one])[0] for one in wanted]
@@ -74,7 +90,7 @@ def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> Non
 
         return call
 
-    streamed = StreamedSet(source(), encoder, [2] * 5)
+    streamed = StreamedSet(source(2, 2, 2, 2, 2), encoder)
     for name in ("images", "masks", "captions"):
         monkeypatch.setattr(Encoder, name, counted(name))
     loader = DataLoader(TrainingSet(streamed, load_train_settings("tiny")), batch_size=4, sampler=range(8))
@@ -86,7 +102,7 @@ def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> Non
 
 def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
     """The tokens of an all-black local picture stand in for those of a dropped one."""
-    streamed = StreamedSet(source(1), encoder, [1])
+    streamed = StreamedSet(source(1), encoder)
     example = TrainingSet(streamed, load_train_settings("tiny", ["drop_local=1", "drop_text=1"]))[0]
     images = condition_images(source(1).label_map(0))
     images[1:] = -1
@@ -97,7 +113,7 @@ def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
 
 def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_chunks) -> None:
     """What is encoded together has its neighbours in the last digits: it is encoded together again."""
-    folder = encode_set(tmp_path, source(), encoder, BASE, [1] * 5)
+    folder = encoded(tmp_path, encoder).folder
     files = sorted(folder.glob("0*"))
     assert [file.name for file in files] == [f"{index:06d}.safetensors" for index in range(5)]
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
@@ -105,11 +121,11 @@ def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, 
     (folder / "000003.safetensors.123.part").write_bytes(b"half")
     with pytest.raises(MogleError, match=r"no 000003.safetensors \(1 missing\)"):
         CachedSet(folder, source().ids, [1] * 5)
-    assert encode_set(tmp_path, source(), encoder, BASE, [1] * 5) == folder
+    again = encoded(tmp_path, encoder)
     after = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
     assert [a[0] == b[0] for a, b in zip(after, before, strict=True)] == [True, True, False, False, True]
     assert [a[1] == b[1] for a, b in zip(after, before, strict=True)] == [True] * 5
-    CachedSet(folder, source().ids, [1] * 5).read([(3, 0)])
+    assert again.folder == folder and len(again.read([(3, 0)])) == 1
 
 
 def test_a_full_disk_leaves_no_half_file(encoder, tmp_path, small_chunks, monkeypatch) -> None:
@@ -126,8 +142,8 @@ def test_a_full_disk_leaves_no_half_file(encoder, tmp_path, small_chunks, monkey
 
     monkeypatch.setattr("mogle.training.encode.save_file", fills)
     with pytest.raises(OSError, match="No space left"):
-        encode_set(tmp_path, source(), encoder, BASE, [1] * 5)
-    folder = tmp_path / key_of(cache_facts(source(), encoder, BASE, [1] * 5))
+        encoded(tmp_path, encoder)
+    folder = tmp_path / key_of(cache_facts(source(), encoder))
     assert sorted(path.name for path in folder.iterdir()) == [
         "000000.safetensors",
         "common.safetensors",
@@ -140,9 +156,8 @@ def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path, monkeyp
     shutil.copytree(DATA, copied)
 
     def key(name: str, captions: int = 1, **others) -> str:
-        dataset = FaceDataset(copied, size=SIZE)
-        facts = cache_facts(dataset, encoder, BASE, [captions] * len(dataset))
-        keys.append((name, key_of({**facts, **others})))
+        some = Encoder(encoder.pipe, SIZE, SETTINGS.model_copy(update={"captions": captions}))
+        keys.append((name, key_of({**cache_facts(FaceDataset(copied, size=SIZE), some), **others})))
         return keys[-1][1]
 
     keys: list[tuple[str, str]] = []

@@ -95,7 +95,7 @@ def test_the_references_training_step() -> None:
     pipe.mogle.requires_grad_(True)
     for name, parameter in pipe.transformer.named_parameters():
         parameter.requires_grad_("lora_" in name)
-    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS, golden["condition_ids0"])
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS)
     names = ("x0", "x1", "t", "condition_tokens", "prompt_embeds", "pooled_prompt_embeds")
     value = loss(Example("", *(golden[f"train.{name}"] for name in names))).mean()
     value.backward()
@@ -160,9 +160,9 @@ def test_a_student_of_mask_guidance_starts_as_its_teacher_and_learns_what_two_fo
     pipe.load_mogle(GOLDEN)
     batch: Example = default_collate(TrainingSet(RandomSet(), SETTINGS).__getitems__([0, 1]))
     ids = pipe._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
-    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=1.0), ids)
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=1.0))
     assert loss(batch).max() < 1e-12
-    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=3.0), ids)
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=3.0))
     t = batch.t[:, None, None]
     noisy = (1 - t) * batch.image + t * batch.noise
     inputs = (batch.states, batch.pooled, batch.t, torch.ones(2), ids, torch.zeros(12, 3))
@@ -261,16 +261,15 @@ def test_a_notebooks_plot_is_drawn_in_one_place(monkeypatch) -> None:
 
     from mogle.training.watch import LivePlot
 
-    class Handle(list):
-        update = list.append
-
-    handle = Handle()
-    monkeypatch.setattr(display, "display", lambda shown, display_id: handle.append(shown) or handle)
+    drawn: list = []
+    monkeypatch.setattr(display, "display", lambda shown, **place: drawn.append((shown, place)))
     plot = LivePlot()
     plot.pause = 0.0
     for step in (1, 2, 3):
         plot.add(step, 1 / step, 0.5 if step == 2 else None)
-    assert [shown.data[:4] for shown in handle] == [b"\x89PNG"] * 3 and "3 steps" in handle[-1].alt
+    assert [shown.data[:4] for shown, _ in drawn] == [b"\x89PNG"] * 3 and "3 steps" in drawn[-1][0].alt
+    assert [place["update"] for _, place in drawn] == [False, True, True]
+    assert len({place["display_id"] for _, place in drawn}) == 1
     loss, accuracy = (axis.lines[0].get_xydata().tolist() for axis in plot.figure().axes)
     assert loss == [[1, 1], [2, 1 / 2], [3, 1 / 3]] and accuracy == [[2, 0.5]]
 
