@@ -51,11 +51,10 @@ def read_adapter(folder: str | Path, transformer: Any) -> Adapter:
             none, tensors that do not fit (the first).
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise MogleError(f"{folder}: no such directory; expected one with {LORA_FILE} and {MOGLE_FILES[0]}")
     mogle_file = next((folder / name for name in MOGLE_FILES if (folder / name).is_file()), None)
     if mogle_file is None or not (folder / LORA_FILE).is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:8]) or "nothing"
+        found = found if folder.is_dir() else "no such directory"
         raise MogleError(f"{folder}: found {found}; expected {LORA_FILE} and one of {', '.join(MOGLE_FILES)}")
     lora, lora_header = _read(folder / LORA_FILE)
     state, header = _read(mogle_file)

@@ -165,7 +165,7 @@ class Trainer:
                 if self.step % settings.save_every == 0 or self.stopped == "signal":
                     self.save()
         if self.stopped != "signal":
-            self.finish()
+            self._finish()
         self.accelerator.wait_for_everyone()
         summary = {"steps": self.step, "stopped": self.stopped, "minutes": round(seconds / 60, 2)}
         return summary | {"loss": round(self.usual, 5), "images_per_second": speed}
@@ -219,9 +219,10 @@ class Trainer:
         state = {"settings": self.settings.model_dump(), "step": self.step, "usual": self.usual}
         state["trained"] = [parameter.detach() for parameter in self.parameters]
         state |= {name: part.state_dict() for name, part in self._parts().items()}
-        with atomic_write(self.out / "checkpoints" / f"step-{self.step:06d}.pt") as part:
-            torch.save(state, part)
-        for old in checkpoints_in(self.out)[: -self.settings.keep]:
+        folder = self.out / "checkpoints"
+        with atomic_write(folder / f"step-{self.step:06d}.pt") as file:
+            torch.save(state, file)
+        for old in [*checkpoints_in(self.out)[: -self.settings.keep], *folder.glob("*.part")]:  # of killed runs
             old.unlink()
 
     @torch.no_grad()
@@ -250,7 +251,7 @@ class Trainer:
             self.average.to(self.accelerator.device)
         return True
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Writes the adapter: the weights' moving average, if there is one, which then is what the pipeline has."""
         if self.average is not None:
             self.average.copy_to(self.parameters)

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ class Watcher:
                 ).images  # fmt: skip
         pipe.transformer.train()
         if trainer.accelerator.is_main_process:
-            folder = Path(trainer.out, "samples")
+            folder = trainer.out / "samples"
             folder.mkdir(parents=True, exist_ok=True)
             masks = [Image.fromarray(picture) for picture in colorize(label_maps)]
             sheet = make_image_grid([*masks, *pictures], rows=1 + len(SEEDS), cols=len(masks))
