@@ -97,7 +97,7 @@ def rows(model: Any, form: str, batch: int, device: str, repeats: int, text_toke
         for parameter in lora:
             parameter.data = parameter.data.float()
         model.train().enable_gradient_checkpointing()
-        loss = VelocityLoss(model, mogle, settings, step.ids)
+        loss = VelocityLoss(model, mogle, settings)
         optimizer = torch.optim.AdamW([*mogle.parameters(), *lora], lr=1e-4)
         noise = torch.randn_like(step.latents.float())
         part = Example("", step.latents, noise, step.t, step.conditions, step.text, step.pooled)

@@ -13,12 +13,9 @@ import json
 import pickle
 import re
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -37,8 +34,7 @@ MOGLE_FILES = ("mogle.safetensors", "mogle.pt", "global_local_mask_moe.pt")
 SETTINGS = ("attention", "lora_on")
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """What an adapter's folder holds: MoGLE, LoRA tensors by module, and defaults for a call's options."""
 
     mogle: MoGLE
@@ -55,11 +51,10 @@ def read_adapter(folder: str | Path, transformer: Any) -> Adapter:
             none, tensors that do not fit (the first).
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise MogleError(f"{folder}: no such directory; expected one with {LORA_FILE} and {MOGLE_FILES[0]}")
     mogle_file = next((folder / name for name in MOGLE_FILES if (folder / name).is_file()), None)
     if mogle_file is None or not (folder / LORA_FILE).is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:8]) or "nothing"
+        found = found if folder.is_dir() else "no such directory"
         raise MogleError(f"{folder}: found {found}; expected {LORA_FILE} and one of {', '.join(MOGLE_FILES)}")
     lora, lora_header = _read(folder / LORA_FILE)
     state, header = _read(mogle_file)
@@ -73,16 +68,13 @@ def read_adapter(folder: str | Path, transformer: Any) -> Adapter:
         raise MogleError(f"{mogle_file}: {error}") from error
     _check(str(mogle_file), state, {name: tuple(t.shape) for name, t in mogle.state_dict().items()})
     mogle.load_state_dict(state)
-    settings = {name: header[name] for name in SETTINGS if name in header}
-    return Adapter(mogle, lora, _config_in(lora_header, folder / LORA_FILE), settings)
-
-
-def _config_in(header: Mapping[str, str], path: Path) -> dict[str, Any] | None:
-    """peft's settings (rank, alpha) in the header of a file that diffusers wrote."""
-    try:
-        return json.loads(header.get("lora_adapter_metadata", "null"))
+    try:  # peft's settings (rank, alpha) in the header of a file that diffusers wrote
+        config = json.loads(lora_header.get("lora_adapter_metadata", "null"))
     except ValueError as error:
-        raise MogleError(f"{path}: found a damaged header ({error}), expected JSON; fetch the file again") from error
+        raise MogleError(
+            f"{folder / LORA_FILE}: found a damaged header ({error}), expected JSON; fetch the file again"
+        ) from error
+    return Adapter(mogle, lora, config, {name: header[name] for name in SETTINGS if name in header})
 
 
 def write_adapter(folder: str | Path, pipe: Any, mogle: MoGLE, settings: Mapping[str, str], format: str) -> None:
@@ -94,7 +86,7 @@ def write_adapter(folder: str | Path, pipe: Any, mogle: MoGLE, settings: Mapping
     if config is None:
         raise MogleError("there is no LoRA to save: expected load_mogle() or add_lora() before")
     lora = lora_state(transformer)
-    state = OrderedDict((name, t.detach().cpu().contiguous()) for name, t in mogle.state_dict().items())
+    state = {name: t.detach().cpu().contiguous() for name, t in mogle.state_dict().items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = None
@@ -123,7 +115,7 @@ def lora_state(transformer: Any) -> dict[str, Tensor]:
     for name, layer in lora_layers(transformer).items():
         for kind in ("lora_A", "lora_B"):
             half = getattr(layer, kind)[NAME]
-            with align_module_device(half, "cpu") if hasattr(half, "_hf_hook") else nullcontext():
+            with align_module_device(half):
                 state[f"{name}.{kind}.weight"] = half.weight.detach().cpu().clone()
     return state
 
@@ -154,13 +146,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _lora_shapes(lora: Mapping[str, Tensor], layers: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shapes that the LoRA's tensors must have on this transformer, at the rank that they have."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in lora:
-        module, _, _ = name.removeprefix(PREFIX).partition(".lora_")
-        layer, down = layers.get(module), lora.get(f"{PREFIX}{module}.lora_A.weight")
-        if layer is None or down is None or down.ndim != 2:
-            continue
-        rank = down.shape[0]
-        shapes[name] = (rank, layer.in_features) if "lora_A" in name else (layer.out_features, rank)
+    for name, tensor in lora.items():
+        module, half, _ = name.removeprefix(PREFIX).partition(".lora_A.")
+        if half and module in layers:
+            rank, layer = tensor.shape[0] if tensor.ndim else 0, layers[module]
+            shapes[name] = rank, layer.in_features
+            shapes[name.replace("lora_A", "lora_B")] = layer.out_features, rank
     return shapes
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +128,8 @@ def load_pipeline(
 
     with _no_progress_bars():
         try:
-            pipe = FaceMoGLEPipeline.from_pretrained(
-                base, dtype=dtype or pick_dtype(device), **{**_absent_parts(base), **dict.fromkeys(without), **parts}
-            )
+            options = {**dict.fromkeys(without), **parts}
+            pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype or pick_dtype(device), **options)
         except (OSError, ValueError) as error:  # what diffusers raises for damaged, foreign or unreachable folders
             line = " ".join(str(error).split())[:200]
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error
@@ -147,28 +145,18 @@ def load_pipeline(
     return pipe
 
 
-def _absent_parts(base: Path | str) -> dict[str, None]:
-    """The parts that model_index.json lists as missing, such as text encoders; diffusers wants each passed as None."""
-    if isinstance(base, str):
-        return {}
-    parts = json.loads((base / "model_index.json").read_text()).items()
-    return {name: None for name, value in parts if isinstance(value, list) and value[0] is None}
-
-
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Hide the bars that diffusers and transformers draw for each model that they load."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    before = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
-    for library in before:
-        library.disable_progress_bar()
-    try:
+    with ExitStack() as afterwards:
+        for library in (diffusers_logging, transformers_logging):
+            if library.is_progress_bar_enabled():
+                library.disable_progress_bar()
+                afterwards.callback(library.enable_progress_bar)
         yield
-    finally:
-        for library in before:
-            library.enable_progress_bar()
 
 
 def origin_of(pipe: FaceMoGLEPipeline, base: Path | str, adapter: Path | None) -> dict[str, str]:

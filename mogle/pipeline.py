@@ -59,6 +59,8 @@ from mogle.lora.keys import PREFIX  # noqa: E402
 from mogle.transformer import Condition, ConditionCache, check_hooks, install  # noqa: E402
 
 GATE_TIMES = {"training": 1.0, "reference": 1000.0}
+#: The parts that only encode, and decode: a training holds them apart from the transformer.
+ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 class FaceMoGLEPipeline(FluxPipeline):
@@ -72,6 +74,8 @@ class FaceMoGLEPipeline(FluxPipeline):
     """
 
     transformer: Any
+    # parts that a folder may lack, or that `from_pretrained` is asked to leave out
+    _optional_components = [*FluxPipeline._optional_components, *ENCODERS]
 
     @functools.wraps(FluxPipeline.__init__)  # type: ignore[misc]  # diffusers reads the components from the signature
     def __init__(self, *args: Any, **kwargs: Any):

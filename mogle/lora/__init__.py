@@ -8,7 +8,7 @@ into the base. A LoRA under any other name (a style, a turbo LoRA) acts on all t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -96,13 +96,10 @@ def base_layers(transformer: Any) -> dict[str, Any]:
     }
 
 
-def lora_layers(transformer: Any, name: str = NAME) -> dict[str, Any]:
-    """The layers that hold a LoRA of this name, by module name."""
-    return {
-        module_name: module
-        for module_name, module in unwrapped(transformer).named_modules()
-        if hasattr(module, "lora_A") and name in module.lora_A
-    }
+def lora_layers(transformer: Any, name: str | None = NAME) -> dict[str, Any]:
+    """The layers that hold a LoRA of this name, or one of any name for None, by module name."""
+    modules = unwrapped(transformer).named_modules()
+    return {path: layer for path, layer in modules if hasattr(layer, "lora_A") and name in (None, *layer.lora_A)}
 
 
 def remember_lora(transformer: Any) -> None:
@@ -132,8 +129,7 @@ def check_lora(transformer: Any) -> None:
 
 def active_adapters(transformer: Any) -> dict[str, list[str]]:
     """The names of the active LoRAs of each layer that has any."""
-    modules = unwrapped(transformer).named_modules()
-    return {name: list(module.active_adapters) for name, module in modules if hasattr(module, "lora_A")}
+    return {name: list(layer.active_adapters) for name, layer in lora_layers(transformer, None).items()}
 
 
 def activate_beside(transformer: Any, before: dict[str, list[str]], name: str) -> None:
@@ -160,11 +156,8 @@ def without_lora(transformer: Any) -> Iterator[None]:
 def lora_set_aside(transformer: Any) -> Iterator[None]:
     """Every LoRA's layer replaced by its base layer for a while: what is saved then is the base."""
     network = unwrapped(transformer)
-    layers = {name: module for name, module in network.named_modules() if hasattr(module, "lora_A")}
-    for name, layer in layers.items():
-        network.set_submodule(name, layer.base_layer)
-    try:
+    with ExitStack() as afterwards:
+        for name, layer in lora_layers(network, None).items():
+            afterwards.callback(network.set_submodule, name, layer)
+            network.set_submodule(name, layer.base_layer)
         yield
-    finally:
-        for name, layer in layers.items():
-            network.set_submodule(name, layer)

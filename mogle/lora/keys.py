@@ -75,14 +75,11 @@ def _module_of(name: str) -> str:
 
 def _as_kohya(name: str) -> str:
     """Black Forest Labs' own names of layers, as ComfyUI and ai-toolkit write them, as kohya's scripts do."""
-    known = re.match(r"(?:diffusion_model\.|transformer\.)?((?:double|single)_blocks\..*)", name)
+    known = re.fullmatch(r"(?:diffusion_model\.|transformer\.)?((?:double|single)_blocks\..*)(\.lora_.*|\.alpha)", name)
     if known is None:
         return name
-    name = known[1]
-    layer, _, rest = re.sub(r"\.lora_A\.", ".lora_down.", name.replace(".lora_B.", ".lora_up.")).rpartition(
-        ".lora_" if ".lora_" in name else ".alpha"
-    )
-    return f"lora_unet_{layer.replace('.', '_')}" + (f".lora_{rest}" if ".lora_" in name else ".alpha")
+    kind = known[2].replace(".lora_A.", ".lora_down.").replace(".lora_B.", ".lora_up.")
+    return f"lora_unet_{known[1].replace('.', '_')}{kind}"
 
 
 def _converted(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -38,10 +38,12 @@ def train_ablations(
     Raises:
         MogleError: an unknown name, or what training raises.
     """
+    from accelerate import PartialState
+
     from mogle.checkpoints import base_folder
     from mogle.tiny.portraits import full_caption, paint_many
     from mogle.tiny.source import PaintedSource
-    from mogle.training.finetune import base_size, leave, train_on
+    from mogle.training.finetune import base_size, train_on
     from mogle.training.settings import load_train_settings
 
     if unknown := [name for name in names if name not in ABLATIONS]:
@@ -64,7 +66,7 @@ def train_ablations(
                 shutil.copy(file, folder / file.name)
             shutil.rmtree(work)
             print(f"{name}: {facts['steps']} steps, loss {facts['loss']:.4f}, {facts['minutes']} min", flush=True)
-    leave()
+    PartialState().destroy_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -51,11 +51,13 @@ def train(
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
     chosen = load_train_settings(config, [*options, *(settings or [])])
 
-    from mogle.training.finetune import describe, fine_tune
-
     if dry_run:
+        from mogle.training.plan import describe
+
         typer.echo(describe(chosen, device=device, skip_bad=skip_bad))
         return
+    from mogle.training.finetune import fine_tune
+
     facts = fine_tune(out, chosen, start=start, device=device, cache=cache, skip_bad=skip_bad)
     left_out = f", {facts['skipped']} bad samples left out" if facts["skipped"] else ""
     if facts["stopped"] == "signal":

@@ -9,49 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mogle.labels import LABELS
-from mogle.training.encode import Common, Encoded, Encoder, Source
+from mogle.training.encode import EncodedSet
 from mogle.training.flow import Example, sample_times
 from mogle.training.settings import TrainSettings
-
-
-class EncodedSet(Protocol):
-    """Samples encoded, read from a cache (`CachedSet`) or made at the moment they are asked for (`StreamedSet`)."""
-
-    ids: Sequence[str]
-    captions: Sequence[int]  # how many each sample has
-    common: Common
-
-    def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
-        """Samples by index and number of the caption, on the CPU."""
-
-    def read_outlines(self, rows: Sequence[int]) -> Tensor:
-        """Tokens (n, N, 64) of the pictures' edges, on the CPU."""
-
-
-class StreamedSet:
-    """The samples of a source, encoded a batch at a time: no disk, but VAE and text encoders stay in memory."""
-
-    def __init__(self, source: Source, encoder: Encoder, captions: Sequence[int]) -> None:
-        self.source, self.encoder, self.captions = source, encoder, captions
-        self.ids, self.common = source.ids, encoder.common()
-
-    def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
-        """Samples by index and number of the caption, on the CPU."""
-        tokens, places = self.encoder.masks([self.source.label_map(index) for index, _ in wanted])
-        states, pooled = self.encoder.captions([self.source.captions(index)[caption] for index, caption in wanted])
-        images = self.encoder.images([self.source.image(index) for index, _ in wanted])
-        return [Encoded(*parts) for parts in zip(images, (tokens[row] for row in places), states, pooled, strict=True)]
-
-    def read_outlines(self, rows: Sequence[int]) -> Tensor:
-        """Tokens (n, N, 64) of the pictures' edges, on the CPU."""
-        return self.encoder.outlines([self.source.image(index) for index in rows])
 
 
 class TrainingSet(Dataset[Example]):
@@ -60,45 +26,31 @@ class TrainingSet(Dataset[Example]):
     def __init__(self, samples: EncodedSet, settings: TrainSettings) -> None:
         self.samples, self.settings = samples, settings
 
-    def row(self, position: int) -> int:
-        """Which sample stands at this place."""
-        return sample_of(position, len(self.samples.ids), self.settings.seed)
-
     def __getitem__(self, position: int) -> Example:
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Example]:
         """A batch at once, as DataLoader asks for it: without a cache it is encoded together."""
-        rows = [self.row(position) for position in positions]
-        chances = [
-            self._chances(position, self.samples.captions[row]) for position, row in zip(positions, rows, strict=True)
-        ]
-        found = self.samples.read([(row, chance.caption) for row, chance in zip(rows, chances, strict=True)])
-        common, examples = self.samples.common, []
-        for row, chance, sample in zip(rows, chances, found, strict=True):
-            conditions = torch.where(chance.dropped[:, None, None], common.empty, sample.conditions)
-            text = common[1:] if chance.silent else sample[2:]
-            examples.append(Example(self.samples.ids[row], sample.image, chance.noise, chance.t, conditions, *text))
+        ids, common, examples = self.samples.ids, self.samples.common, []
+        rows = [sample_of(position, len(ids), self.settings.seed) for position in positions]
+        drawn = [self._draw(position, row) for position, row in zip(positions, rows, strict=True)]
+        found = self.samples.read([(row, caption) for row, (caption, *_) in zip(rows, drawn, strict=True)])
+        for row, sample, (_, t, silent, dropped, noise) in zip(rows, found, drawn, strict=True):
+            conditions = torch.where(dropped[:, None, None], common.empty, sample.conditions)
+            states, pooled = common[1:] if silent else (sample.states, sample.pooled)
+            examples.append(Example(ids[row], sample.image, noise, t, conditions, states, pooled, sample.outline))
         return examples
 
-    def _chances(self, position: int, captions: int) -> _Chances:
+    def _draw(self, position: int, row: int) -> tuple[int, Tensor, bool, Tensor, Tensor]:
+        """What is left to chance: the caption's number; time (); whether the caption is dropped; which conditions are,
+        bool (20,); noise (N, 64)."""
         settings, chance = self.settings, torch.Generator().manual_seed(_mixed(self.settings.seed, position, 2))
         t = sample_times(1, chance, "cpu", settings.high_noise)[0]
         silent = bool(torch.rand((), generator=chance) < settings.drop_text)
         dropped = torch.rand(1 + len(LABELS), generator=chance) < settings.drop_local
         dropped[0] = False  # the global condition never
-        caption = int(torch.randint(captions, (), generator=chance))
-        return _Chances(t, silent, dropped, caption, torch.randn(self.samples.common.empty.shape, generator=chance))
-
-
-class _Chances(NamedTuple):
-    """What is drawn for one position."""
-
-    t: Tensor  # ()
-    silent: bool  # the caption is dropped
-    dropped: Tensor  # bool (20,)
-    caption: int
-    noise: Tensor  # (N, 64)
+        caption = int(torch.randint(self.samples.captions[row], (), generator=chance))
+        return caption, t, silent, dropped, torch.randn(self.samples.common.empty.shape, generator=chance)
 
 
 def sample_of(position: int, count: int, seed: int) -> int:

@@ -1,6 +1,16 @@
 """What the frozen parts of a base make of samples: latents of pictures, condition tokens of masks, text embeddings.
 
-Whatever device encodes, what comes back is on the CPU: it goes to disk, or through a loader to the training device.
+Whatever device encodes, what comes back is on the CPU. It is made anew for every batch (`StreamedSet`), or once, and
+kept (`encode_set`, `CachedSet`):
+
+    CACHE/KEY/index.json             what made it
+    CACHE/KEY/common.safetensors     the empty mask's tokens, the empty caption
+    CACHE/KEY/000000.safetensors     a sample with all its captions; tokens of empty masks are not stored again
+
+KEY is a hash of everything that the numbers depend on: weights of VAE and text encoders, size, labels and colours, the
+data set's files, captions. A cache of anything else lies in another folder and is never read. A file is written beside
+its name and then moved, so whatever carries the name is whole: a killed run goes on where it stopped, and several
+processes share the samples among them.
 """
 
 from __future__ import annotations
@@ -10,21 +20,27 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from mogle.conditions import encode_distinct, encode_images
-from mogle.errors import MogleWarning
+from mogle.errors import MogleError, MogleWarning
+from mogle.files import atomic_write
 from mogle.labels import LABELS, PALETTE
+from mogle.pipeline import FaceMoGLEPipeline
+from mogle.training.flow import DTYPE
+from mogle.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from mogle.pipeline import FaceMoGLEPipeline
-
-FORMAT = 2  # of what is kept; part of a cache's key
+FORMAT = 3  # of what is kept; part of a cache's key
+CHUNK = 8  # samples that are encoded together for a cache
+COMMON = "common.safetensors"
 
 
 class Source(Protocol):
@@ -37,12 +53,6 @@ class Source(Protocol):
     def captions(self, index: int) -> list[str]: ...
 
 
-def caption_counts(source: Source, limit: int | None = None) -> list[int]:
-    """How many captions each sample has, at most `limit`."""
-    counts = (len(source.captions(index)) for index in range(len(source.ids)))
-    return [count if limit is None else min(count, limit) for count in counts]
-
-
 class Encoded(NamedTuple):
     """One sample with one caption. N tokens, L text tokens."""
 
@@ -50,6 +60,11 @@ class Encoded(NamedTuple):
     conditions: Tensor  # (20, N, 64)
     states: Tensor  # (L, D2), T5
     pooled: Tensor  # (D1,), CLIP
+    outline: Tensor  # (N, 64), the picture's edges in gray, for the warm start; (0,) where there is none
+
+
+#: One sample with all its captions, as a cache's file has it; see `Encoder.samples`.
+Sample = dict[str, Tensor]
 
 
 class Common(NamedTuple):
@@ -78,60 +93,154 @@ def edge_pictures(images: Tensor) -> Tensor:
 
 
 class Encoder:
-    """VAE and text encoders of a pipeline; `dtype` is that of what they give. All tensors come back on the CPU."""
+    """VAE and text encoders of a pipeline, for a training with these settings. All tensors come back on the CPU."""
 
-    def __init__(self, pipe: FaceMoGLEPipeline, size: tuple[int, int], prompt_tokens: int | None, dtype: torch.dtype):
-        self.pipe, self.size, self.dtype = pipe, size, dtype
-        self.device = pipe._execution_device
-        pipe.vae.encoder.to(memory_format=vae_layout(self.device))
-        self.prompt_tokens = prompt_tokens or pipe.max_prompt_tokens
+    def __init__(self, pipe: FaceMoGLEPipeline, size: tuple[int, int], settings: TrainSettings) -> None:
+        self.pipe, self.size, self.settings = pipe, size, settings
+        self.prompt_tokens = settings.prompt_tokens or pipe.max_prompt_tokens
+        pipe.vae.encoder.to(memory_format=vae_layout(pipe.vae.device))
 
     def _kept(self, tensor: Tensor) -> Tensor:
-        return tensor.to("cpu", self.dtype)
+        return tensor.to("cpu", DTYPE[self.settings.precision])
 
-    def images(self, pictures: Sequence[Any]) -> Tensor:
-        """RGB pictures (PIL, or uint8 (H, W, 3)) -> (n, N, 64)."""
-        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
-        return self._kept(encode_images(self.pipe.vae, pixels.float() / 127.5 - 1, self.device))
-
-    def outlines(self, pictures: Sequence[Any]) -> Tensor:
-        """RGB pictures -> tokens of their edges in gray, (n, N, 64)."""
-        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-        return self.images(list(edge_pictures(pixels)))
+    def images(self, pictures: Tensor) -> Tensor:
+        """RGB pictures, uint8 (n, H, W, 3) -> (n, N, 64)."""
+        return self._kept(encode_images(self.pipe.vae, pictures.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
     def masks(self, label_maps: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Label maps -> distinct tokens (D, N, 64), the empty mask's first, and index (n, 20)."""
-        tokens, index = encode_distinct(self.pipe.vae, label_maps, self.device)
+        tokens, index = encode_distinct(self.pipe.vae, label_maps)
         return self._kept(tokens), index.cpu()
 
+    @torch.no_grad()
     def captions(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Captions -> T5 states (n, L, D2) and CLIP's pooled (n, D1)."""
-        states, pooled = [], []
-        with torch.no_grad(), warnings.catch_warnings(action="ignore", category=MogleWarning):  # CLIP reads a part
-            for start in range(0, len(captions), 64):
-                part = list(captions[start : start + 64])
-                found = self.pipe.encode_prompt(part, max_sequence_length=self.prompt_tokens)
-                states.append(self._kept(found[0]))
-                pooled.append(self._kept(found[1]))
-        return torch.cat(states), torch.cat(pooled)
+        with warnings.catch_warnings(action="ignore", category=MogleWarning):  # CLIP reads a part
+            states, pooled, _ = self.pipe.encode_prompt(list(captions), max_sequence_length=self.prompt_tokens)
+        return self._kept(states), self._kept(pooled)
+
+    def texts(self, source: Source, row: int) -> list[str]:
+        """The captions of a sample that are used."""
+        return source.captions(row)[: self.settings.captions]
 
     def common(self) -> Common:
         """The tokens of an empty mask and of the empty caption."""
         states, pooled = self.captions([""])
-        return Common(self.images([np.zeros((*self.size, 3), np.uint8)])[0], states[0], pooled[0])
+        return Common(self.images(torch.zeros(1, *self.size, 3))[0], states[0], pooled[0])
 
-    def facts(self, base: Path | str) -> dict[str, Any]:
-        """Everything about the encoders that their numbers depend on."""
-        palette = hashlib.sha256(json.dumps([list(LABELS), PALETTE.tolist()]).encode()).hexdigest()
-        return {
-            "format": FORMAT,
-            "base": str(base) if isinstance(base, str) else base.resolve().name,
-            **{part: _weights_id(getattr(self.pipe, part)) for part in ("vae", "text_encoder", "text_encoder_2")},
-            "size": list(self.size),
-            "prompt_tokens": self.prompt_tokens,
-            "labels": palette,
-            "dtype": str(self.dtype).removeprefix("torch."),
+    def samples(self, source: Source, rows: Sequence[int], captions: Sequence[Sequence[str]]) -> list[Sample]:
+        """Samples by index, each with its captions, encoded together -> the tensors that `_with_caption` reads."""
+        pictures = torch.from_numpy(np.stack([np.asarray(source.image(row)) for row in rows]))
+        tokens, index = self.masks([source.label_map(row) for row in rows])
+        states, pooled = self.captions([text for texts in captions for text in texts])
+        counts, outlines = [len(texts) for texts in captions], self.settings.warm_start > 0
+        parts: dict[str, Sequence[Tensor]] = {
+            "image": list(self.images(pictures)),
+            "outline": list(self.images(edge_pictures(pictures)) if outlines else torch.zeros(len(rows), 0)),
+            "shown": list(index > 0),
+            "conditions": [tokens[places[places > 0]] for places in index],
+            "states": states.split(counts),
+            "pooled": pooled.split(counts),
         }
+        return [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
+
+
+def _with_caption(sample: Sample, empty: Tensor, caption: int) -> Encoded:
+    """A sample with one of its captions; "shown" bool (20,) tells which of its conditions are not the empty one."""
+    conditions = empty.repeat(len(sample["shown"]), 1, 1)
+    conditions[sample["shown"]] = sample["conditions"]
+    return Encoded(sample["image"], conditions, sample["states"][caption], sample["pooled"][caption], sample["outline"])
+
+
+class StreamedSet:
+    """The samples of a source, encoded a batch at a time: no disk, but VAE and text encoders stay in memory."""
+
+    def __init__(self, source: Source, encoder: Encoder) -> None:
+        self.source, self.encoder, self.ids, self.common = source, encoder, source.ids, encoder.common()
+        self.captions = [len(encoder.texts(source, row)) for row in range(len(source.ids))]
+
+    def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
+        """Samples by index and number of the caption, on the CPU."""
+        texts = [[self.encoder.texts(self.source, index)[caption]] for index, caption in wanted]
+        samples = self.encoder.samples(self.source, [index for index, _ in wanted], texts)
+        return [_with_caption(sample, self.common.empty, 0) for sample in samples]
+
+
+class CachedSet:
+    """The samples of a cache, read from disk as they are asked for (the operating system keeps what it can).
+
+    Raises:
+        MogleError: the folder is no whole cache.
+    """
+
+    def __init__(self, folder: Path, ids: Sequence[str], captions: Sequence[int]) -> None:
+        self.folder, self.ids, self.captions = folder, ids, captions
+        files = [folder / COMMON, *(_file(folder, index) for index in range(len(ids)))]
+        if missing := [file.name for file in files if not file.exists()]:
+            raise MogleError(f"{folder}: found no {missing[0]} ({len(missing)} missing); encode the data set again")
+        self.common = Common(**load_file(files[0]))
+
+    def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
+        """Samples by index and number of the caption, on the CPU."""
+        empty = self.common.empty
+        return [_with_caption(load_file(_file(self.folder, index)), empty, caption) for index, caption in wanted]
+
+
+#: The samples of a source, encoded: `ids`, `captions` (how many each has), `common`, and `read`.
+EncodedSet = StreamedSet | CachedSet
+
+
+def encode_set(root: str | Path, source: Source, encoder: Encoder, accelerator: Accelerator) -> CachedSet:
+    """The samples of a source from the cache, after all processes together have encoded what is not there yet.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+        MogleError: processes do not write to the same disk.
+    """
+    facts = cache_facts(source, encoder)
+    folder, processes = Path(root) / key_of(facts), accelerator.num_processes
+    if accelerator.is_main_process:
+        with atomic_write(folder / "index.json") as path:
+            path.write_text(json.dumps({**facts, "ids": list(source.ids)}))
+        _save(encoder.common()._asdict(), folder / COMMON)
+    starts = range(0, len(source.ids), CHUNK)[accelerator.process_index :: processes]
+    quiet = None if accelerator.is_main_process else True  # None: where this is no terminal
+    for start in tqdm(starts, desc="encoding", unit=" samples", unit_scale=CHUNK * processes, disable=quiet):
+        rows = range(start, min(start + CHUNK, len(source.ids)))
+        files = [_file(folder, row) for row in rows]
+        if all(file.exists() for file in files):
+            continue  # of a chunk all is encoded or nothing: numbers depend, in their last digits, on their batch
+        texts = [encoder.texts(source, row) for row in rows]
+        for file, sample in zip(files, encoder.samples(source, rows, texts), strict=True):
+            _save(sample, file)
+    accelerator.wait_for_everyone()
+    return CachedSet(folder, source.ids, facts["captions"])
+
+
+def cache_facts(source: Source, encoder: Encoder) -> dict[str, Any]:
+    """Everything that the encodings depend on; of a data set's files their size and time."""
+    classes = json.dumps([list(LABELS), PALETTE.tolist()])
+    texts = [encoder.texts(source, row) for row in range(len(source.ids))]
+    stamp = getattr(source, "stamp", lambda row: None)
+    data = json.dumps([[name, texts[row], stamp(row)] for row, name in enumerate(source.ids)])
+    return {
+        "format": FORMAT,
+        "base": Path(encoder.pipe.name_or_path).resolve().name,
+        **{part: _weights_id(getattr(encoder.pipe, part)) for part in ("vae", "text_encoder", "text_encoder_2")},
+        "size": list(encoder.size),
+        "prompt_tokens": encoder.prompt_tokens,
+        "outlines": encoder.settings.warm_start > 0,
+        "precision": encoder.settings.precision,
+        "classes": hashlib.sha256(classes.encode()).hexdigest(),
+        "captions": [len(group) for group in texts],
+        "data": hashlib.sha256(data.encode()).hexdigest(),
+        **{name: getattr(source, name, None) for name in ("labels", "palette", "fit")},
+    }
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """The name of the folder for these facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _weights_id(network: torch.nn.Module) -> str:
@@ -147,3 +256,12 @@ def _weights_id(network: torch.nn.Module) -> str:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:".encode())
         digest.update(some.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.safetensors"
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    with atomic_write(path) as new:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import diffusers
+import torch
+import transformers
+from accelerate import Accelerator, PartialState
 
+from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, pick_device
+from mogle.datasets import FaceDataset
 from mogle.errors import MogleError
 from mogle.neighbours import broken
+from mogle.pipeline import ENCODERS
+from mogle.training.encode import Encoder, Source, StreamedSet, encode_set
+from mogle.training.flow import DTYPE
 from mogle.training.settings import TrainSettings
+from mogle.training.trainer import Trainer, checkpoints_in, warm_start
+from mogle.training.watch import Watcher
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-    from accelerate import Accelerator
-
-    from mogle.training.dataset import EncodedSet
-    from mogle.training.encode import Encoder, Source
-    from mogle.training.watch import Watcher
-
-ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 PAINTED = 200  # portraits, where neither data set nor count is given
 
 
@@ -37,27 +36,21 @@ def open_source(
     Raises:
         MogleError: problems, all of them at once, without `skip_bad`.
     """
-    from mogle.datasets import FaceDataset
-
     if settings.data is None:
         from mogle.tiny.source import PaintedSource
 
         return PaintedSource.paint(settings.count or PAINTED, size), 0
     dataset = FaceDataset.checked(
         settings.data, split="train", size=size, skip_bad=skip_bad, labels=settings.labels, fit=settings.fit,
-        caption_problem=_caption_problem(base, settings.prompt_tokens),
+        caption_problem=_caption_problem(base, settings.prompt_tokens) if isinstance(base, Path) else None,
     )  # fmt: skip
     dataset.ids = dataset.ids[: settings.count]
     return dataset, len(dataset.problems)
 
 
-def _caption_problem(base: Path | str, prompt_tokens: int | None) -> Callable[[str], str | None] | None:
-    """What is wrong with a caption, as `FaceDataset.checked` asks; None where the tokenizer would be downloaded."""
-    if not isinstance(base, Path):
-        return None
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base / "tokenizer_2")
+def _caption_problem(base: Path, prompt_tokens: int | None) -> Callable[[str], str | None]:
+    """What is wrong with a caption, as `FaceDataset.checked` asks."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base / "tokenizer_2")
     limit = prompt_tokens or min(512, tokenizer.model_max_length)
 
     def problem(caption: str) -> str | None:
@@ -83,8 +76,6 @@ def fine_tune(
     Raises:
         MogleError: the base, the adapter, the data set or a checkpoint is not what it should be.
     """
-    from mogle.checkpoints import adapter_folder, base_folder
-
     base, adapter = base_folder(settings.base), None if start is None else adapter_folder(start)
     if settings.distil_mask_guidance is not None and adapter is None:
         raise MogleError(
@@ -94,37 +85,8 @@ def fine_tune(
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
     finally:
-        leave()
+        PartialState().destroy_process_group()
     return {**facts, "skipped": skipped}
-
-
-def leave() -> None:
-    """Parts from the other processes, after the last training of this one."""
-    from accelerate import PartialState
-
-    PartialState().destroy_process_group()
-
-
-def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bool = False) -> str:
-    """What `fine_tune` would do, for `--dry-run`: the data set is read, the base is not."""
-    from mogle.checkpoints import base_folder, pick_device
-    from mogle.training.plan import plan
-
-    base, device = base_folder(settings.base), pick_device(device)
-    settings = fitting(settings, device)
-    size, longest = (settings.size or 1024,) * 2, 512
-    if isinstance(base, Path):  # of a Hub name nothing need be here
-        size = base_size(base, settings)
-        tokenizer = json.loads((base / "tokenizer_2" / "tokenizer_config.json").read_text())
-        longest = min(longest, tokenizer["model_max_length"])
-    if settings.data is None:
-        found = f"{settings.count or PAINTED} portraits, painted at {size[0]} px"
-    else:
-        source, skipped = open_source(settings, size, base, skip_bad)
-        captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
-        found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
-        found += f", {skipped} with problems left out" if skipped else ""
-    return f"{plan(settings, base, size, settings.prompt_tokens or longest, device)}\ndata        {found}"
 
 
 def train_on(
@@ -132,14 +94,6 @@ def train_on(
     *, adapter: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Encodes the samples of a source and trains on them; see `fine_tune`. Several may follow each other."""
-    from accelerate import Accelerator
-
-    from mogle.checkpoints import load_pipeline, pick_device
-    from mogle.training.encode import Encoder
-    from mogle.training.flow import DTYPE
-    from mogle.training.start import prepare_adapter, warm_start
-    from mogle.training.trainer import Trainer, checkpoints_in
-
     device = pick_device(device)
     settings = fitting(settings, device)
     check_needs(settings, device)
@@ -150,15 +104,15 @@ def train_on(
     device, dtype = str(accelerator.device), DTYPE[settings.precision]
     parts = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
     encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
-    encoder = Encoder(encoders, source.label_map(0).shape, settings.prompt_tokens, dtype)
-    watcher = make_watcher(source, encoder, settings)
-    samples = encoded_samples(source, encoder, settings, accelerator, Path(cache), base)
+    encoder = Encoder(encoders, source.label_map(0).shape, settings)
+    watcher = Watcher(source, encoder)
+    cached = settings.cache
+    samples = encode_set(cache, source, encoder, accelerator) if cached else StreamedSet(source, encoder)
     parts = {"vae": encoders.vae if settings.sample_every else None}
     del encoder, encoders  # before the transformer comes
     parts |= _quantised(base, "transformer", settings.quantise, dtype)
     pipe = load_pipeline(base, adapter, device, dtype=dtype, without=ENCODERS, **parts)
     if adapter is None and not checkpoints_in(out):
-        prepare_adapter(pipe, settings)
         warm_start(pipe, samples, settings)
     trainer = Trainer(pipe, samples, settings, out, accelerator, watcher)
     trainer.resume()
@@ -173,9 +127,7 @@ def train_on(
 
 def base_size(base: Path | str, settings: TrainSettings) -> tuple[int, int]:
     """Height and width to train at: the setting, or what the base's VAE says it was trained at."""
-    from diffusers import AutoencoderKL
-
-    side = settings.size or AutoencoderKL.load_config(base, subfolder="vae")["sample_size"]
+    side = settings.size or diffusers.AutoencoderKL.load_config(base, subfolder="vae")["sample_size"]
     if side % 16:
         raise MogleError(f"size={side}: expected a multiple of 16")
     return side, side
@@ -183,8 +135,6 @@ def base_size(base: Path | str, settings: TrainSettings) -> tuple[int, int]:
 
 def fitting(settings: TrainSettings, device: str) -> TrainSettings:
     """The settings as this device can follow them: half precision needs a GPU, bfloat16 one that has it."""
-    import torch
-
     precision = settings.precision if device.startswith("cuda") else "fp32"
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         precision = "fp16"
@@ -195,65 +145,26 @@ def check_needs(settings: TrainSettings, device: str) -> None:
     """MogleError if a setting asks for a GPU or a package that is not here: before hours of encoding."""
     if settings.quantise != "none" and not device.startswith("cuda"):
         raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
-    needs: dict[str, str] = {"report_to": settings.report_to}  # Accelerate would leave a tracker out without a word
-    for name in ("quantise", "quantise_text", "optimizer"):
-        if getattr(settings, name) in ("nf4", "int8", "adamw8bit"):
-            needs[name] = "bitsandbytes"
-    for name, package in needs.items():
-        if find_spec(package) is None:
+    bits = dict.fromkeys(("nf4", "int8", "adamw8bit"), "bitsandbytes")
+    for name in ("report_to", "quantise", "quantise_text", "optimizer"):
+        value = getattr(settings, name)
+        # Accelerate would leave a tracker out without a word
+        package = value if name == "report_to" else bits.get(value)
+        if package is not None and find_spec(package) is None:
             found = f"does not load ({broken[package]})" if package in broken else "is not installed"
             command = "pip install 'face-mogle[gpu]'" if package == "bitsandbytes" else f"pip install {package}"
-            raise MogleError(
-                f"{name}={getattr(settings, name)}: {package} {found}; expected {command}, or {name} left as it was"
-            )
+            raise MogleError(f"{name}={value}: {package} {found}; expected {command}, or {name} left as it was")
 
 
 def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
     """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`. Nothing for form "none"."""
-    import diffusers
-    import transformers
-
     if form == "none":
         return {}
-    library: Any = diffusers if part == "transformer" else transformers
-    network = diffusers.FluxTransformer2DModel if part == "transformer" else transformers.T5EncoderModel
+    library, network = transformers, transformers.T5EncoderModel
+    if part == "transformer":
+        library, network = diffusers, diffusers.FluxTransformer2DModel
     options: dict[str, Any] = {"load_in_8bit": True}
     if form == "nf4":
         options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     config = library.BitsAndBytesConfig(**options)
     return {part: network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)}
-
-
-def encoded_samples(
-    source: Source, encoder: Encoder, settings: TrainSettings, accelerator: Accelerator, cache: Path, base: Path | str
-) -> EncodedSet:
-    """The samples, encoded: from the cache, which is filled first, or each when it is asked for."""
-    from mogle.training.cache import CachedSet, encode_set, source_facts
-    from mogle.training.dataset import StreamedSet
-    from mogle.training.encode import caption_counts
-
-    captions = caption_counts(source, settings.captions)
-    if not settings.cache:
-        return StreamedSet(source, encoder, captions)
-    facts = {**encoder.facts(base), **source_facts(source, captions)}
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    folder = encode_set(cache, source, encoder, facts, outlines=settings.warm_start > 0, rank=rank, processes=processes)
-    accelerator.wait_for_everyone()
-    return CachedSet(folder)
-
-
-def make_watcher(source: Source, encoder: Encoder, settings: TrainSettings) -> Watcher:
-    """Pictures of the first four masks, if they are asked for; measured by the shipped parser on what it knows."""
-    from mogle.checkpoints import JUDGES, shipped
-    from mogle.metrics.judges import JUDGE_SIZE, load_judges
-    from mogle.training.watch import Watcher
-
-    judge, rows = None, range(min(4, len(source.ids)))
-    if settings.sample_every and settings.data is None and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
-        parser, _ = load_judges(shipped(JUDGES))
-
-        def judge(pictures: np.ndarray, label_maps: np.ndarray) -> float:
-            return float((parser.parse(pictures) == label_maps).mean())
-
-    label_maps, captions = [source.label_map(i) for i in rows], [source.captions(i)[0] for i in rows]
-    return Watcher(settings, encoder, label_maps, captions, judge)

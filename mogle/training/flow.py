@@ -1,19 +1,27 @@
-"""Rectified flow: what the loss takes, its times, the loss itself, and what minimises it."""
+"""Rectified flow: what the loss takes, its times, the loss itself, and what minimises it.
+
+Mask guidance, v = v(text) + w (v(text, mask) - v(text)), is to masks what classifier-free guidance is to words.
+FLUX.1-dev has the latter in one forward, by distillation; `Teacher` is the same for the mask, and this project's: the
+paper has neither.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mogle.training.guided import Teacher
+from mogle.experts import MoGLE
+from mogle.lora import NAME, lora_layers
+from mogle.pipeline import FaceMoGLEPipeline
 from mogle.training.settings import TrainSettings
 from mogle.transformer import Condition, forward_streams
-
-if TYPE_CHECKING:
-    from mogle.experts import MoGLE
-
 
 DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,41 +49,75 @@ class Example(NamedTuple):
     conditions: Tensor  # (20, N, 64)
     states: Tensor  # (L, D2)
     pooled: Tensor  # (D1,)
+    outline: Tensor = torch.empty(0)  # (N, 64), what a warm start learns to draw; the loss has no use for it
+
+
+class Teacher:
+    """The adapter as it is now, frozen; it is asked for guided velocities while another one is trained in its place."""
+
+    def __init__(self, transformer: Any, mogle: MoGLE, weight: float) -> None:
+        self.weight, self.mogle = weight, copy.deepcopy(mogle).eval().requires_grad_(False)
+        layers = lora_layers(transformer).values()
+        self._lora = [half[NAME].weight for layer in layers for half in (layer.lora_A, layer.lora_B)]
+        self._own = [parameter.detach().clone() for parameter in self._lora]
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """The teacher's LoRA in the place of the student's, for a while."""
+        with ExitStack() as afterwards:
+            for parameter, own in zip(self._lora, self._own, strict=True):
+                afterwards.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = own.to(parameter.device)
+            yield
+
+    @torch.no_grad()
+    def velocity(
+        self, forward: Callable[[Condition], Tensor], condition: Condition, batch: Example, noisy: Tensor
+    ) -> Tensor:
+        """The guided velocity (B, N, 64).
+
+        Args:
+            forward: from a condition to the velocity, on the batch at hand.
+            condition: the student's, for its options.
+            batch, noisy: stacked examples and their noisy latents (B, N, 64).
+        """
+        fused = self.mogle.to(noisy.device)(batch.conditions.float(), noisy, batch.t)
+        with self._in_place():
+            return forward(replace(condition, tokens=fused, guidance=self.weight))
 
 
 class VelocityLoss(nn.Module):
     """Rectified flow: mean squared error of the predicted velocity against eps - z0, at z_t = (1-t) z0 + t eps.
 
-    With a teacher the target is its guided velocity instead.
+    With `distil_mask_guidance` the target is the guided velocity of the adapter as it was when the loss was made.
     """
 
-    def __init__(
-        self, transformer: Any, mogle: MoGLE, settings: TrainSettings, image_ids: Tensor, teacher: Teacher | None = None
-    ) -> None:
+    def __init__(self, transformer: Any, mogle: MoGLE, settings: TrainSettings) -> None:
         super().__init__()
-        self.teacher = teacher
         self.transformer, self.mogle, self.settings = transformer, mogle, settings
-        self.image_ids: Tensor
-        self.register_buffer("image_ids", image_ids, persistent=False)
+        weight = settings.distil_mask_guidance
+        self.teacher = None if weight is None else Teacher(transformer, mogle, weight)
 
     def forward(self, batch: Example) -> Tensor:
-        """Examples stacked by a loader, all on this module's device -> the losses of the samples, float32 (B,)."""
+        """Examples of square pictures, stacked by a loader, on this module's device -> their losses, float32 (B,)."""
         config, dtype = self.transformer.config, self.transformer.dtype
         t = batch.t[:, None, None]
         noisy = (1 - t) * batch.image.float() + t * batch.noise
-        fused = self.mogle(batch.conditions.float(), noisy, batch.t)
+        side = math.isqrt(noisy.shape[1])
+        image_ids = FaceMoGLEPipeline._prepare_latent_image_ids(1, side, side, t.device, torch.float32)
         guidance = torch.full_like(batch.t, self.settings.guidance) if config.guidance_embeds else None
-        condition = Condition(fused.to(dtype), attention=self.settings.attention, lora_on=self.settings.lora_on)
+        fused = self.mogle(batch.conditions.float(), noisy, batch.t)
+        condition = Condition(fused, attention=self.settings.attention, lora_on=self.settings.lora_on)
 
         def velocity(condition: Condition) -> Tensor:
             return forward_streams(
                 self.transformer, noisy.to(dtype), condition, batch.states.to(dtype), batch.pooled.to(dtype),
-                batch.t, guidance, self.image_ids, self.image_ids.new_zeros(batch.states.shape[1], 3),
+                batch.t, guidance, image_ids, image_ids.new_zeros(batch.states.shape[1], 3),
             ).float()  # fmt: skip
 
         target = batch.noise - batch.image.float()
         if self.teacher is not None:
-            target = self.teacher.velocity(velocity, condition, batch.conditions, noisy, batch.t)
+            target = self.teacher.velocity(velocity, condition, batch, noisy)
         return (velocity(condition) - target).square().mean(dim=(1, 2))
 
 

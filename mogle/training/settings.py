@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mogle.errors import MogleError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "train"
+#: Where the reference's config.yaml keeps what we have a field for, and what its values are called here.
+REFERENCE = CONFIGS.parent / "reference-fields.yaml"
 
 Natural = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -104,18 +107,18 @@ def _explained(error: Mapping[str, Any], where: str) -> str:
     name, fields = str(error["loc"][0]), TrainSettings.model_json_schema()["properties"]
     if name not in fields:
         near = difflib.get_close_matches(name, fields, n=1)
-        return f"{where}: no field {name!r}; " + (
-            f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
-        )
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+        return f"{where}: no field {name!r}; {hint}"
     form = fields[name].get("anyOf", [fields[name]])[0]  # of an optional field, the type beside None
     kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
     expected = kinds[form["type"]]
     if "enum" in form:
         expected = f"one of {', '.join(form['enum'])}"
     elif error["type"].startswith(("greater_than", "less_than")):
-        low = form.get("minimum", form.get("exclusiveMinimum"))
-        expected = f"{low} to {form['maximum']}" if "maximum" in form else f"at least {low}"
-        expected = f"more than {low}" if "exclusiveMinimum" in form else expected
+        low, high = form.get("minimum"), form.get("maximum")
+        expected = f"at least {low}" if high is None else f"{low} to {high}"
+        if "exclusiveMinimum" in form:
+            expected = f"more than {form['exclusiveMinimum']}"
     return f"{name}={error['input']}: expected {expected}"
 
 
@@ -147,8 +150,6 @@ def load_train_settings(config: str | Path | None = None, overrides: Sequence[st
 
 
 def _read(config: str | Path) -> dict[str, Any]:
-    import yaml
-
     path = CONFIGS / f"{config}.yaml" if str(config) in packaged() else Path(config)
     if not path.is_file():
         raise MogleError(f"{config}: no such settings; expected a YAML file or one of {', '.join(packaged())}")
@@ -161,46 +162,17 @@ def _read(config: str | Path) -> dict[str, Any]:
     return _of_reference(values, str(path)) if "flux_path" in values else values
 
 
-#: Where the reference's config.yaml keeps what we have a field for.
-_REFERENCE = {
-    "flux_path": "base",
-    "dtype": "precision",
-    "model.latent_lora": "lora_on",
-    "model.independent_condition": "attention",
-    "train.batch_size": "batch",
-    "train.accumulate_grad_batches": "accumulation",
-    "train.save_interval": "save_every",
-    "train.sample_interval": "sample_every",
-    "train.max_steps": "steps",
-    "train.gradient_checkpointing": "gradient_checkpointing",
-    "train.dataset.path": "data",
-    "train.dataset.image_size": "size",
-    "train.dataset.drop_text_prob": "drop_text",
-    "train.dataset.drop_image_prob": "drop_local",
-    "train.lora_config.r": "rank",
-    "train.lora_config.lora_alpha": "alpha",
-    "train.optimizer.type": "optimizer",
-    "train.optimizer.params.lr": "learning_rate",
-    "train.optimizer.params.weight_decay": "weight_decay",
-}
-_PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-
-
 def _of_reference(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The reference's config.yaml as our fields; what has no field here (loggers, workers) is left out."""
+    if tree.get("model", {}).get("union_cond_attn") is False:
+        raise MogleError(f"{where}: model.union_cond_attn: false cuts the mask off; there would be nothing to train")
     found: dict[str, Any] = {}
-    for path, name in _REFERENCE.items():
+    for path, field in yaml.safe_load(REFERENCE.read_text()).items():
         value: Any = tree
         for part in path.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None:
-            found[name] = value
-    if tree.get("model", {}).get("union_cond_attn") is False:
-        raise MogleError(f"{where}: model.union_cond_attn: false cuts the mask off; there would be nothing to train")
-    found["precision"] = _PRECISIONS.get(found.get("precision", "bfloat16"), found.get("precision"))
-    found["optimizer"] = str(found.get("optimizer", "prodigy")).lower()
-    found["lora_on"] = "all" if found.get("lora_on") else "condition"
-    found["attention"] = "independent" if found.get("attention") else "union"
+            found[field["name"]] = field.get("values", {}).get(str(value).lower(), value)
     if found.get("steps") == -1:  # no limit there; the paper says 4,000
         del found["steps"]
     found["batch"] = found.get("batch", 1) * found.get("accumulation", 1)  # of one step here

@@ -1,42 +1,81 @@
-"""Fine-tunes MoGLE and LoRA on a frozen base, on one CPU or many GPUs: the loop and its checkpoints, nothing else.
+"""Fine-tunes MoGLE and LoRA on a frozen base, on one CPU or many GPUs: how a run starts, its loop, its checkpoints.
 
 How the work is divided never changes what is computed (see `dataset.py`). Distribution, the batches' way to the device,
-mixed precision and accumulation are Accelerate's.
+mixed precision and accumulation are Accelerate's. All that is random follows from the seed and the position, so a
+checkpoint holds no state of any generator.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel, cast_training_params
+from torch import nn
 from torch.utils.data import DataLoader
 
+from mogle.ablations import build_mogle
 from mogle.errors import MogleError
-from mogle.training.dataset import EncodedSet, TrainingSet
+from mogle.files import atomic_write
+from mogle.lora import add_lora, train_lora
+from mogle.pipeline import FaceMoGLEPipeline
+from mogle.training.dataset import TrainingSet
+from mogle.training.encode import EncodedSet
 from mogle.training.flow import Example, VelocityLoss, make_optimizer, make_schedule
-from mogle.training.guided import Teacher
 from mogle.training.settings import TrainSettings
-from mogle.training.start import prepare_adapter
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from mogle.pipeline import FaceMoGLEPipeline
 
 _EXPLODED = 10  # times the usual loss
 _REASONS = ("", "time", "signal")  # to stop, the strongest last
 #: Settings that may differ between a run and the one that goes on from its checkpoint.
 _FREE = {"steps", "minutes", "save_every", "keep", "sample_every", "report_to", "cache", "accumulation"}
+
+
+def prepare_adapter(pipe: FaceMoGLEPipeline, settings: TrainSettings) -> list[nn.Parameter]:
+    """Puts a new MoGLE and new LoRA layers into the pipeline where it has none -> the parameters to train, float32."""
+    torch.manual_seed(settings.seed)
+    if pipe.mogle is None:
+        pipe.mogle = build_mogle(settings.variant, pipe.transformer.config.in_channels)
+        add_lora(pipe.transformer, rank=settings.rank, alpha=settings.alpha, lora_on=settings.lora_on)
+        pipe.settings = {"attention": settings.attention, "lora_on": settings.lora_on}
+    experts = pipe.mogle.to(pipe._execution_device, torch.float32).train().ask_for_gradients()
+    lora = train_lora(pipe.transformer, settings.lora_on)
+    cast_training_params(pipe.transformer, torch.float32)
+    return [*experts, *lora]
+
+
+def warm_start(pipe: FaceMoGLEPipeline, samples: EncodedSet, settings: TrainSettings) -> float:
+    """Teaches the pipeline's new MoGLE, in place, to draw outlines: `settings.warm_start` steps towards edges.
+
+    A small base reads pictures in the second stream, not the noise that untrained experts make, and while it reads
+    nothing MoGLE learns nothing: without this the loss stayed where it was for 1,000 steps. The reference has no such
+    thing. Returns the last loss.
+    """
+    prepare_adapter(pipe, settings)
+    mogle: Any = pipe.mogle
+    parameters, loss = [p for p in mogle.parameters() if p.requires_grad], torch.zeros(())
+    if not parameters:  # neither experts nor gate: the tokens go in as they are
+        return 0.0
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.warm_start))
+    data, batch = TrainingSet(samples, settings.model_copy(update={"drop_local": 0.0})), 4 * settings.batch
+    for drawn in DataLoader(data, batch_size=batch, sampler=range(settings.warm_start * batch)):
+        parts = (drawn.image, drawn.noise, drawn.t, drawn.conditions, drawn.outline)
+        image, noise, t, conditions, outline = (tensor.float().to(pipe._execution_device) for tensor in parts)
+        loss = nn.functional.mse_loss(mogle(conditions, torch.lerp(image, noise, t[:, None, None]), t), outline)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return round(loss.item(), 4)
 
 
 class Trainer:
@@ -54,7 +93,8 @@ class Trainer:
         self.pipe, self.samples, self.settings, self.out = pipe, samples, settings, Path(out)
         self.accelerator, self.after_step = accelerator, after_step
         self.step, self.usual, self.stopped = 0, math.nan, ""
-        if settings.batch % (accelerator.num_processes * settings.accumulation):
+        self.share, rest = divmod(settings.batch, accelerator.num_processes * settings.accumulation)
+        if rest:
             raise MogleError(
                 f"batch={settings.batch}: expected a multiple of {accelerator.num_processes} processes times "
                 f"accumulation={settings.accumulation}"
@@ -62,34 +102,13 @@ class Trainer:
         self.parameters = prepare_adapter(pipe, settings)
         if settings.gradient_checkpointing:
             pipe.transformer.enable_gradient_checkpointing()
-        side = math.isqrt(samples.common.empty.shape[0])
-        ids = pipe._prepare_latent_image_ids(1, side, side, accelerator.device, torch.float32)
-        weight, teacher = settings.distil_mask_guidance, None
-        if weight is not None:  # before `resume`, so that it is the adapter that the run began with
-            teacher = Teacher(pipe.transformer, pipe.mogle, weight)
-        loss = VelocityLoss(pipe.transformer.train(), pipe.mogle, settings, ids, teacher)  # type: ignore[arg-type]
+        loss = VelocityLoss(pipe.transformer.train(), pipe.mogle, settings)  # type: ignore[arg-type]
         optimizer = make_optimizer(self.parameters, settings)
         self.schedule = make_schedule(optimizer, settings)
         self.loss, self.optimizer = accelerator.prepare(loss, optimizer)
-        self.average = None
-        if settings.ema is not None:
-            from diffusers.training_utils import EMAModel
-
-            self.average = EMAModel(self.parameters, decay=settings.ema)
-            accelerator.register_for_checkpointing(self.average)
-        accelerator.register_for_checkpointing(self.schedule, self)
-        accelerator.register_save_state_pre_hook(self._save_trained)
-        accelerator.register_load_state_pre_hook(self._load_trained)
+        self.average = None if settings.ema is None else EMAModel(self.parameters, decay=settings.ema)
 
     # --- the loop ------------------------------------------------------------------------------------------------
-
-    def _batches(self) -> Iterator[Example]:
-        """This process's parts of the coming steps, on its device: batch n goes to process n modulo their number."""
-        batch = self.settings.batch
-        share = batch // (self.accelerator.num_processes * self.settings.accumulation)
-        positions = range(self.step * batch, self.settings.steps * batch)
-        loader = DataLoader(TrainingSet(self.samples, self.settings), batch_size=share, sampler=positions)
-        return iter(self.accelerator.prepare_data_loader(loader))
 
     def _one_step(self, batches: Iterator[Example]) -> dict[str, float]:
         accelerator, losses = self.accelerator, []
@@ -101,7 +120,7 @@ class Trainer:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
-                    facts = {} if norm is None else {"gradient_norm": float(norm)}
+                    facts = {"gradient_norm": float(norm)}
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach().float())
@@ -127,25 +146,29 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Trains to the last step, or until time is up or somebody stops it -> what there is to say about the run."""
         settings, start, first = self.settings, time.monotonic(), self.step
+        seconds = speed = 0.0
+        positions = range(first * settings.batch, settings.steps * settings.batch)
+        loader = DataLoader(TrainingSet(self.samples, settings), batch_size=self.share, sampler=positions)
+        # this process's parts of the coming steps, on its device: part n goes to process n modulo their number
+        batches = iter(self.accelerator.prepare_data_loader(loader))
         self._cut_log()
         with self._signals():
-            batches = self._batches()
             while self.step < settings.steps and not self.stopped:
                 facts = self._one_step(batches)
+                seconds = time.monotonic() - start
+                speed = facts["images_per_second"] = round((self.step - first) * settings.batch / seconds, 3)
                 self.after_step(self, facts)
                 self._log(facts)
-                if settings.minutes is not None and time.monotonic() - start > 60 * settings.minutes:
+                if settings.minutes is not None and seconds > 60 * settings.minutes:
                     self.stopped = self.stopped or "time"
                 self.stopped = self._agreed()
                 if self.step % settings.save_every == 0 or self.stopped == "signal":
                     self.save()
-        seconds = time.monotonic() - start
         if self.stopped != "signal":
-            self.finish()
+            self._finish()
         self.accelerator.wait_for_everyone()
-        speed = (self.step - first) * settings.batch / seconds
         summary = {"steps": self.step, "stopped": self.stopped, "minutes": round(seconds / 60, 2)}
-        return summary | {"loss": round(self.usual, 5), "images_per_second": round(speed, 3)}
+        return summary | {"loss": round(self.usual, 5), "images_per_second": speed}
 
     def _agreed(self) -> str:
         """Why to stop, if any process has a reason: all of them leave together."""
@@ -155,25 +178,23 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the run after the step, with a checkpoint. A second one ends it at once."""
+        with ExitStack() as handlers_of_before:
 
-        def stop(number: int, frame: Any) -> None:
-            self.stopped = "signal"
-            signal.signal(number, before[number])
+            def stop(number: int, frame: Any) -> None:
+                self.stopped = "signal"
+                handlers_of_before.close()
 
-        before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handlers_of_before.callback(signal.signal, number, signal.signal(number, stop))
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _cut_log(self) -> None:
         """Drops what `metrics.jsonl`, one line a step, says of steps after the state that this run goes on from."""
         path = self.out / "metrics.jsonl"
         if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            path.write_text("".join(lines[: self.step]))
+            with atomic_write(path) as part:
+                part.write_text("".join(lines[: self.step]))
 
     def _log(self, facts: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -183,72 +204,54 @@ class Trainer:
 
     # --- keeping -------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """The place in the run, as Accelerate keeps it."""
-        return {"step": self.step, "usual": self.usual}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to the place that `state_dict` has told."""
-        self.step, self.usual = state["step"], state["usual"]
-
-    def _trained(self) -> dict[str, Tensor]:
-        model = self.accelerator.unwrap_model(self.loss)
-        return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    def _save_trained(self, models: list, weights: list, folder: str) -> None:
-        """Of the model only what is trained goes to disk: the frozen base is there already."""
-        from safetensors.torch import save_file
-
-        if self.accelerator.is_main_process:
-            state = {name: p.detach().cpu().contiguous() for name, p in self._trained().items()}
-            save_file(state, Path(folder) / "trained.safetensors")
-            Path(folder, "settings.json").write_text(self.settings.model_dump_json(indent=1))
-        weights.clear()
-
-    def _load_trained(self, models: list, folder: str) -> None:
-        from safetensors.torch import load_file
-
-        state = load_file(Path(folder) / "trained.safetensors")
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(state[name])
-        models.clear()
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own besides the parameters."""
+        parts = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.accelerator.scaler}
+        return {name: part for name, part in {**parts, "average": self.average}.items() if part is not None}
 
     def save(self) -> None:
-        """A checkpoint, written beside its name and then moved: it is there whole or not at all."""
-        folder = self.out / "checkpoints"
-        new, name = folder / "new", folder / f"step-{self.step:06d}"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(new, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(new))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            _remove(name)  # if the run went back to before it
-            new.rename(name)
-            for old in checkpoints_in(self.out)[: -self.settings.keep]:
-                _remove(old)
+        """A checkpoint, the same whichever process writes it: one file, which is there whole or not at all.
 
+        The frozen base is not in it.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        state = {"settings": self.settings.model_dump(), "step": self.step, "usual": self.usual}
+        state["trained"] = [parameter.detach() for parameter in self.parameters]
+        state |= {name: part.state_dict() for name, part in self._parts().items()}
+        folder = self.out / "checkpoints"
+        with atomic_write(folder / f"step-{self.step:06d}.pt") as file:
+            torch.save(state, file)
+        for old in [*checkpoints_in(self.out)[: -self.settings.keep], *folder.glob("*.part")]:  # of killed runs
+            old.unlink()
+
+    @torch.no_grad()
     def resume(self) -> bool:
         """Goes on from the last checkpoint, if there is one.
 
         Raises:
             MogleError: it was made with other settings (the first that differs is named).
         """
-        checkpoints = checkpoints_in(self.out)
-        if not checkpoints:
+        if not (checkpoints := checkpoints_in(self.out)):
             return False
-        then = json.loads((checkpoints[-1] / "settings.json").read_text())
+        state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
+        then = state["settings"]
         for name, value in self.settings.model_dump().items():
             if name not in _FREE and then.get(name) != value:
                 raise MogleError(
                     f"{checkpoints[-1]}: made with {name}={then.get(name)}, this run has {name}={value}; "
                     "go on with the same settings, or choose another folder"
                 )
-        self.accelerator.load_state(str(checkpoints[-1]))
+        self.step, self.usual = state["step"], state["usual"]
+        for parameter, trained in zip(self.parameters, state["trained"], strict=True):
+            parameter.copy_(trained)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        if self.average is not None:
+            self.average.to(self.accelerator.device)
         return True
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Writes the adapter: the weights' moving average, if there is one, which then is what the pipeline has."""
         if self.average is not None:
             self.average.copy_to(self.parameters)
@@ -257,14 +260,5 @@ class Trainer:
 
 
 def checkpoints_in(out: str | Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(Path(out, "checkpoints").glob("step-*"))
-
-
-def _remove(folder: Path) -> None:
-    """Moved away before it is deleted: a checkpoint that has its name is whole, also while it goes."""
-    gone = folder.with_name("removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    if folder.exists():
-        folder.rename(gone)
-        shutil.rmtree(gone)
+    """The checkpoints of a run, oldest first."""
+    return sorted(Path(out, "checkpoints").glob("step-*.pt"))

@@ -6,18 +6,20 @@ import io
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers.utils import make_image_grid
+from PIL import Image
+from tqdm.auto import tqdm
 
-if TYPE_CHECKING:
-    from mogle.training.encode import Encoder
-    from mogle.training.settings import TrainSettings
-    from mogle.training.trainer import Trainer
+from mogle.checkpoints import JUDGES, shipped
+from mogle.labels import colorize
+from mogle.metrics.judges import JUDGE_SIZE, load_judges
+from mogle.training.encode import Encoder, Source
+from mogle.training.trainer import Trainer
 
 SEEDS = (0, 1)
 
@@ -37,8 +39,7 @@ class LivePlot:
 
     def __init__(self) -> None:
         self.curves: dict[str, list[tuple[int, float]]] = {}
-        self._handle: Any = None
-        self._last = time.monotonic()
+        self._drawn, self._last = False, time.monotonic()
 
     def add(self, step: int, usual: float, accuracy: float | None) -> None:
         """Notes a step's smoothed loss; draws if it is time to."""
@@ -53,10 +54,9 @@ class LivePlot:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 2.4), layout="constrained")
-        axes = np.ravel(figure.subplots(1, len(self.curves)))
-        for axis, (name, curve) in zip(axes, self.curves.items(), strict=True):
+        for place, (name, curve) in enumerate(self.curves.items(), start=1):
+            axis = figure.add_subplot(1, len(self.curves), place, xlabel="step", ylabel=name)
             axis.plot(*zip(*curve, strict=True), marker="." if name != "loss" else None)
-            axis.set(xlabel="step", ylabel=name)
         return figure
 
     def show(self) -> None:
@@ -67,49 +67,41 @@ class LivePlot:
         picture = io.BytesIO()
         self.figure().savefig(picture, format="png", dpi=110)
         shown = Image(picture.getvalue(), alt=f"Loss over {len(self.curves['loss'])} steps.")
-        if self._handle is None:
-            self._handle = display(shown, display_id=True)
-        else:
-            self._handle.update(shown)
+        display(shown, display_id=f"training-{id(self)}", update=self._drawn)
+        self._drawn = True
 
 
 class Watcher:
     """Called after every step. The bar shows loss, images/s, memory and the time left; in a notebook there is a plot.
 
-    Every so many steps the trainer's pipeline, which then needs a VAE, draws pictures. `judge` gives them (N,H,W,3) and
-    the label maps (N,H,W) a share of right pixels; None measures nothing.
+    Every `settings.sample_every` steps the trainer's pipeline, which then needs a VAE, draws pictures of the first four
+    masks. The shipped parser measures them where it can: on painted portraits of its own size.
     """
 
-    def __init__(
-        self, settings: TrainSettings, encoder: Encoder, label_maps: Sequence[np.ndarray], captions: Sequence[str],
-        judge: Callable[[np.ndarray, np.ndarray], float] | None = None,
-    ) -> None:  # fmt: skip
-        from tqdm.auto import tqdm
-
-        notebook = "ipykernel" in sys.modules
-        self.every, self.judge, self.label_maps = settings.sample_every, judge, label_maps
+    def __init__(self, source: Source, encoder: Encoder) -> None:
+        settings, notebook = encoder.settings, "ipykernel" in sys.modules
         self._plot = LivePlot() if notebook and find_spec("matplotlib") else None
         quiet = not (notebook or sys.stderr.isatty())
         self._bar = tqdm(total=settings.steps, desc="training", unit=" steps", disable=quiet)
         self._shown: dict[str, str] = {}
-        self._first: tuple[int, float] | None = None
-        if self.every:  # all that sampling needs of the encoders, before they leave memory
-            tokens, index = encoder.masks(label_maps)
-            self._inputs = (tokens[index], *encoder.captions(captions))
+        self._parser: Any = None
+        if settings.sample_every:  # all that sampling needs of the encoders, before they leave memory
+            rows = range(min(4, len(source.ids)))
+            self._label_maps = np.stack([source.label_map(row) for row in rows])
+            tokens, index = encoder.masks(list(self._label_maps))
+            self._inputs = (tokens[index], *encoder.captions([source.captions(row)[0] for row in rows]))
+            if settings.data is None and encoder.size == (JUDGE_SIZE, JUDGE_SIZE):
+                self._parser, _ = load_judges(shipped(JUDGES))
 
     def __call__(self, trainer: Trainer, facts: dict[str, float]) -> None:
         """After a step of the trainer: adds to the step's `facts`."""
-        if self.every and trainer.step % self.every == 0:
+        if (every := trainer.settings.sample_every) and trainer.step % every == 0:
             facts.update(self._sample(trainer))
         if not trainer.accelerator.is_main_process:
             return
         if self._plot is not None:
             self._plot.add(trainer.step, trainer.usual, facts.get("mask_accuracy"))
         facts["memory_gib"] = round(memory_gib(trainer.accelerator.device), 2)
-        step, start = self._first = self._first or (trainer.step, time.monotonic())  # the slow first is not counted
-        if trainer.step > step:
-            speed = (trainer.step - step) * trainer.settings.batch / (time.monotonic() - start)
-            facts["images_per_second"] = round(speed, 3)
         names = {"images_per_second": "images/s", "memory_gib": "GiB", "mask_accuracy": "mask"}
         self._shown |= {short: f"{facts[name]:.3g}" for name, short in names.items() if name in facts}
         self._bar.set_postfix({"loss": f"{trainer.usual:.4f}", **self._shown}, refresh=False)
@@ -123,28 +115,25 @@ class Watcher:
 
     def _sample(self, trainer: Trainer) -> dict[str, float]:
         """One picture for each mask and seed, in `samples/`; the same noise every time, so that only training shows."""
-        from PIL import Image
-
-        from mogle.labels import colorize
-
-        pipe, (height, width) = trainer.pipe, self.label_maps[0].shape
+        pipe, label_maps, pictures = trainer.pipe, self._label_maps, []
         conditions, states, pooled = (tensor.to(trainer.accelerator.device) for tensor in self._inputs)
+        height, width = label_maps.shape[1:]
         pipe.set_progress_bar_config(disable=True)
         pipe.transformer.eval()
-        rows = [np.stack([colorize(label_map) for label_map in self.label_maps])]
         with trainer.accelerator.autocast():
             for seed in SEEDS:
-                pictures = pipe(
+                pictures += pipe(
                     prompt_embeds=states, pooled_prompt_embeds=pooled, condition_tokens=conditions, height=height,
-                    width=width, generator=[torch.Generator().manual_seed(seed) for _ in self.label_maps],
+                    width=width, generator=[torch.Generator().manual_seed(seed) for _ in label_maps],
                 ).images  # fmt: skip
-                rows.append(np.stack([np.asarray(picture) for picture in pictures]))
         pipe.transformer.train()
         if trainer.accelerator.is_main_process:
-            folder = Path(trainer.out, "samples")
+            folder = trainer.out / "samples"
             folder.mkdir(parents=True, exist_ok=True)
-            sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-            Image.fromarray(sheet).save(folder / f"step-{trainer.step:06d}.png")
-        if self.judge is None:
+            masks = [Image.fromarray(picture) for picture in colorize(label_maps)]
+            sheet = make_image_grid([*masks, *pictures], rows=1 + len(SEEDS), cols=len(masks))
+            sheet.save(folder / f"step-{trainer.step:06d}.png")
+        if self._parser is None:
             return {}
-        return {"mask_accuracy": float(np.mean([self.judge(row, np.stack(self.label_maps)) for row in rows[1:]]))}
+        found = self._parser.parse(np.stack([np.asarray(picture) for picture in pictures]))
+        return {"mask_accuracy": float((found == np.concatenate([label_maps] * len(SEEDS))).mean())}

@@ -9,43 +9,59 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from mogle.checkpoints import load_pipeline, shipped
 from mogle.conditions import condition_images, encode_images
 from mogle.datasets import FaceDataset
 from mogle.errors import MogleError
-from mogle.training.cache import CachedSet, encode_set, key_of, source_facts
-from mogle.training.dataset import StreamedSet, TrainingSet
-from mogle.training.encode import Encoder
+from mogle.labels import PALETTE
+from mogle.training.dataset import TrainingSet
+from mogle.training.encode import CachedSet, Encoder, StreamedSet, cache_facts, encode_set, key_of
 from mogle.training.settings import load_train_settings
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "portraits"
 SIZE = (64, 64)
+BASE = shipped("tiny-flux")
+SETTINGS = load_train_settings("tiny")  # with a warm start, so with outlines
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    pipe = load_pipeline(shipped("tiny-flux"), None, "cpu", without=("transformer",))
-    return Encoder(pipe, SIZE, None, torch.float32)
+    pipe = load_pipeline(BASE, None, "cpu", without=("transformer",))
+    return Encoder(pipe, SIZE, SETTINGS)
 
 
-def source(count: int = 5) -> FaceDataset:
-    dataset = FaceDataset(DATA, size=SIZE)
-    dataset.ids = dataset.ids[:count]
+class FewCaptions(FaceDataset):
+    """The first samples; how many captions each has."""
+
+    counts = (1, 1, 1, 1, 1)
+
+    def captions(self, index: int) -> list[str]:
+        return super().captions(index)[: self.counts[index]]
+
+
+def source(*counts: int) -> FewCaptions:
+    dataset = FewCaptions(DATA, size=SIZE)
+    dataset.counts = counts or dataset.counts
+    dataset.ids = dataset.ids[: len(dataset.counts)]
     return dataset
 
 
+def encoded(root: Path, encoder: Encoder, *counts: int) -> CachedSet:
+    return encode_set(root, source(*counts), encoder, Accelerator(cpu=True))
+
+
 @pytest.fixture()
-def small_shards(monkeypatch) -> None:
-    monkeypatch.setattr("mogle.training.cache.SHARD", 2)
+def small_chunks(monkeypatch) -> None:
+    monkeypatch.setattr("mogle.training.encode.CHUNK", 2)
 
 
-def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_shards) -> None:
+def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_chunks) -> None:
     counts = [3, 1, 3, 2, 3]  # samples need not have equally many
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), counts)}
-    cached = CachedSet(encode_set(tmp_path, source(), encoder, facts, outlines=True))
-    streamed = StreamedSet(source(), encoder, counts)
+    cached = encoded(tmp_path, encoder, *counts)
+    streamed = StreamedSet(source(*counts), encoder)
     assert list(cached.ids) == list(streamed.ids) and cached.captions == streamed.captions == counts
     wanted = [(index, count - 1) for index, count in enumerate(counts)]
     one_by_one = [streamed.read([one])[0] for one in wanted]
@@ -54,8 +70,6 @@ def test_cached_and_streamed_samples_are_the_same(encoder, tmp_path, small_shard
             for one, other in zip(found, expected, strict=True):
                 assert one.device.type == "cpu"
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-    outlines = [part.read_outlines(range(5)) for part in (cached, streamed)]
-    torch.testing.assert_close(*outlines, rtol=1e-4, atol=1e-4)
     settings = load_train_settings("tiny", ["batch=4"])
     for position in range(4):
         one, other = (TrainingSet(part, settings)[position] for part in (cached, streamed))
@@ -76,19 +90,19 @@ def test_without_a_cache_a_batch_is_encoded_at_once(encoder, monkeypatch) -> Non
 
         return call
 
-    streamed = StreamedSet(source(), encoder, [2] * 5)
+    streamed = StreamedSet(source(2, 2, 2, 2, 2), encoder)
     for name in ("images", "masks", "captions"):
         monkeypatch.setattr(Encoder, name, counted(name))
     loader = DataLoader(TrainingSet(streamed, load_train_settings("tiny")), batch_size=4, sampler=range(8))
     batches = list(loader)
-    assert sorted(calls) == ["captions 4"] * 2 + ["images 4"] * 2 + ["masks 4"] * 2
+    assert sorted(calls) == ["captions 4"] * 2 + ["images 4"] * 4 + ["masks 4"] * 2  # pictures and their outlines
     assert [batch.conditions.shape for batch in batches] == [(4, 20, 16, 64)] * 2
     assert all(tensor.device.type == "cpu" for batch in batches for tensor in batch[1:])
 
 
 def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
     """The tokens of an all-black local picture stand in for those of a dropped one."""
-    streamed = StreamedSet(source(1), encoder, [1])
+    streamed = StreamedSet(source(1), encoder)
     example = TrainingSet(streamed, load_train_settings("tiny", ["drop_local=1", "drop_text=1"]))[0]
     images = condition_images(source(1).label_map(0))
     images[1:] = -1
@@ -97,26 +111,26 @@ def test_dropping_tokens_is_dropping_pictures(encoder) -> None:
     assert torch.equal(example.states, states[0]) and torch.equal(example.pooled, pooled[0])
 
 
-def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_shards) -> None:
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), [1] * 5)}
-    folder = encode_set(tmp_path, source(), encoder, facts)
-    shards = sorted(folder.glob("shard-*"))
-    assert len(shards) == 3
-    before = [path.stat().st_mtime_ns for path in shards]
-    shards[1].unlink()
-    (folder / "shard-00001.123.new").write_bytes(b"half")
-    with pytest.raises(MogleError, match=r"no shard-00001.safetensors \(1 missing\)"):
-        CachedSet(folder)
-    assert encode_set(tmp_path, source(), encoder, facts) == folder
-    after = [path.stat().st_mtime_ns for path in shards]
-    assert before[0] == after[0] and before[2] == after[2] and before[1] != after[1]
-    CachedSet(folder).read([(3, 0)])
+def test_a_killed_encoding_goes_on_and_what_is_whole_is_kept(encoder, tmp_path, small_chunks) -> None:
+    """What is encoded together has its neighbours in the last digits: it is encoded together again."""
+    folder = encoded(tmp_path, encoder).folder
+    files = sorted(folder.glob("0*"))
+    assert [file.name for file in files] == [f"{index:06d}.safetensors" for index in range(5)]
+    before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
+    files[3].unlink()
+    (folder / "000003.safetensors.123.part").write_bytes(b"half")
+    with pytest.raises(MogleError, match=r"no 000003.safetensors \(1 missing\)"):
+        CachedSet(folder, source().ids, [1] * 5)
+    again = encoded(tmp_path, encoder)
+    after = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
+    assert [a[0] == b[0] for a, b in zip(after, before, strict=True)] == [True, True, False, False, True]
+    assert [a[1] == b[1] for a, b in zip(after, before, strict=True)] == [True] * 5
+    assert again.folder == folder and len(again.read([(3, 0)])) == 1
 
 
-def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monkeypatch) -> None:
+def test_a_full_disk_leaves_no_half_file(encoder, tmp_path, small_chunks, monkeypatch) -> None:
     import safetensors.torch
 
-    facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(source(), [1] * 5)}
     write, left = safetensors.torch.save_file, 2
 
     def fills(tensors, path) -> None:
@@ -126,25 +140,24 @@ def test_a_full_disk_leaves_no_half_shard(encoder, tmp_path, small_shards, monke
         if left < 0:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mogle.training.cache.save_file", fills)
+    monkeypatch.setattr("mogle.training.encode.save_file", fills)
     with pytest.raises(OSError, match="No space left"):
-        encode_set(tmp_path, source(), encoder, facts)
-    folder = tmp_path / key_of({**facts, "outlines": False})
+        encoded(tmp_path, encoder)
+    folder = tmp_path / key_of(cache_facts(source(), encoder))
     assert sorted(path.name for path in folder.iterdir()) == [
+        "000000.safetensors",
         "common.safetensors",
         "index.json",
-        "shard-00000.safetensors",
     ]
 
 
-def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path) -> None:
+def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path, monkeypatch) -> None:
     copied = tmp_path / "set"
     shutil.copytree(DATA, copied)
 
     def key(name: str, captions: int = 1, **others) -> str:
-        dataset = FaceDataset(copied, size=SIZE)
-        facts = {**encoder.facts(shipped("tiny-flux")), **source_facts(dataset, [captions] * len(dataset)), **others}
-        keys.append((name, key_of(facts)))
+        some = Encoder(encoder.pipe, SIZE, SETTINGS.model_copy(update={"captions": captions}))
+        keys.append((name, key_of({**cache_facts(FaceDataset(copied, size=SIZE), some), **others})))
         return keys[-1][1]
 
     keys: list[tuple[str, str]] = []
@@ -153,6 +166,8 @@ def test_whatever_the_numbers_depend_on_is_in_the_key(encoder, tmp_path) -> None
     key("as it was")
     key("captions", 2)
     key("size", size=[32, 32])
+    monkeypatch.setattr("mogle.training.encode.PALETTE", PALETTE[::-1])
+    key("the colours")
     path = copied / "mask" / "3.png"
     path.write_bytes((copied / "mask" / "4.png").read_bytes())
     key("a mask")

@@ -96,7 +96,7 @@ def card(monkeypatch):
     """A pretended accelerator that Accelerate takes for the machine's own."""
     from accelerate import accelerator, state
 
-    from mogle import checkpoints
+    from mogle.training import finetune
 
     state.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(state.PartialState, "default_device", property(lambda self: CARD))
@@ -104,14 +104,14 @@ def card(monkeypatch):
     monkeypatch.setattr(
         accelerator, "get_mixed_precision_context_manager", lambda *_: torch.autocast("cpu", enabled=False)
     )
-    load = checkpoints.load_pipeline
+    load = finetune.load_pipeline
 
     def load_and_move(base, adapter, device, **options):
         with _disable_current_modes():  # the libraries read weights by way of torch's own use of this device
             pipe = load(base, adapter, "cpu", **options)
         return pipe.to(device)
 
-    monkeypatch.setattr(checkpoints, "load_pipeline", load_and_move)
+    monkeypatch.setattr(finetune, "load_pipeline", load_and_move)
     with PretendedCard(), ValuesToCard():
         yield
     state.AcceleratorState._reset_state(reset_partial_state=True)

@@ -20,8 +20,7 @@ from mogle.training.dataset import TrainingSet, sample_of
 from mogle.training.encode import Common, Encoded
 from mogle.training.flow import Example, VelocityLoss
 from mogle.training.settings import TrainSettings, load_train_settings
-from mogle.training.start import prepare_adapter, warm_start
-from mogle.training.trainer import Trainer, checkpoints_in
+from mogle.training.trainer import Trainer, checkpoints_in, prepare_adapter, warm_start
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = TrainSettings(
@@ -53,13 +52,11 @@ class RandomSet:
         self.ids = [f"{i}" for i in range(12)]
         self.common = Common(numbers(64, 64), numbers(12, 48), numbers(24))
         shapes = ((64, 64), (20, 64, 64), (12, 48), (24,))
-        self.samples = [[Encoded(*(numbers(*shape) for shape in shapes)) for _ in range(2)] for _ in self.ids]
+        outline = torch.ones(64, 64)
+        self.samples = [[Encoded(*(numbers(*shape) for shape in shapes), outline) for _ in range(2)] for _ in self.ids]
 
     def read(self, wanted) -> list[Encoded]:
         return [self.samples[index][caption] for index, caption in wanted]
-
-    def read_outlines(self, rows) -> torch.Tensor:
-        return torch.ones(len(rows), 64, 64)
 
 
 def make_pipe():
@@ -98,7 +95,7 @@ def test_the_references_training_step() -> None:
     pipe.mogle.requires_grad_(True)
     for name, parameter in pipe.transformer.named_parameters():
         parameter.requires_grad_("lora_" in name)
-    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS, golden["condition_ids0"])
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS)
     names = ("x0", "x1", "t", "condition_tokens", "prompt_embeds", "pooled_prompt_embeds")
     value = loss(Example("", *(golden[f"train.{name}"] for name in names))).mean()
     value.backward()
@@ -146,30 +143,26 @@ def test_a_warm_start_draws_outlines_and_is_reproducible() -> None:
     samples, drawn = RandomSet(), []
     for steps in (1, 40, 40):
         pipe, settings = make_pipe(), but(warm_start=steps)
-        prepare_adapter(pipe, settings)
         drawn.append((warm_start(pipe, samples, settings), pipe.mogle.state_dict()))
     assert drawn[1][0] < 0.8 * drawn[0][0]
     assert all(torch.equal(drawn[1][1][name], drawn[2][1][name]) for name in drawn[1][1])
 
 
 def test_without_experts_and_gate_there_is_nothing_to_warm() -> None:
-    pipe, settings = make_pipe(), but(warm_start=2, variant="neither")
-    prepare_adapter(pipe, settings)
-    assert warm_start(pipe, RandomSet(), settings) == 0
+    assert warm_start(make_pipe(), RandomSet(), but(warm_start=2, variant="neither")) == 0
 
 
 def test_a_student_of_mask_guidance_starts_as_its_teacher_and_learns_what_two_forwards_give() -> None:
     """w = 1 asks for nothing new; w = 3 for twice the difference that the mask makes."""
-    from mogle.training.guided import Teacher
     from mogle.transformer import Condition, forward_streams
 
     pipe = make_pipe()
     pipe.load_mogle(GOLDEN)
     batch: Example = default_collate(TrainingSet(RandomSet(), SETTINGS).__getitems__([0, 1]))
     ids = pipe._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
-    loss = VelocityLoss(pipe.transformer, pipe.mogle, SETTINGS, ids, Teacher(pipe.transformer, pipe.mogle, 1.0))
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=1.0))
     assert loss(batch).max() < 1e-12
-    loss.teacher = Teacher(pipe.transformer, pipe.mogle, 3.0)
+    loss = VelocityLoss(pipe.transformer, pipe.mogle, but(distil_mask_guidance=3.0))
     t = batch.t[:, None, None]
     noisy = (1 - t) * batch.image + t * batch.noise
     inputs = (batch.states, batch.pooled, batch.t, torch.ones(2), ids, torch.zeros(12, 3))
@@ -268,16 +261,15 @@ def test_a_notebooks_plot_is_drawn_in_one_place(monkeypatch) -> None:
 
     from mogle.training.watch import LivePlot
 
-    class Handle(list):
-        update = list.append
-
-    handle = Handle()
-    monkeypatch.setattr(display, "display", lambda shown, display_id: handle.append(shown) or handle)
+    drawn: list = []
+    monkeypatch.setattr(display, "display", lambda shown, **place: drawn.append((shown, place)))
     plot = LivePlot()
     plot.pause = 0.0
     for step in (1, 2, 3):
         plot.add(step, 1 / step, 0.5 if step == 2 else None)
-    assert [shown.data[:4] for shown in handle] == [b"\x89PNG"] * 3 and "3 steps" in handle[-1].alt
+    assert [shown.data[:4] for shown, _ in drawn] == [b"\x89PNG"] * 3 and "3 steps" in drawn[-1][0].alt
+    assert [place["update"] for _, place in drawn] == [False, True, True]
+    assert len({place["display_id"] for _, place in drawn}) == 1
     loss, accuracy = (axis.lines[0].get_xydata().tolist() for axis in plot.figure().axes)
     assert loss == [[1, 1], [2, 1 / 2], [3, 1 / 3]] and accuracy == [[2, 0.5]]
 
@@ -348,9 +340,8 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path) -> None:
         time.sleep(chance.uniform(0.1, 1.5))
         process.kill()
         process.wait()
-        for folder in checkpoints_in(out):
-            torch.load(folder / "optimizer.bin", weights_only=True)
-            load_file(folder / "trained.safetensors")
+        for file in checkpoints_in(out):
+            torch.load(file, weights_only=True)
     assert start(out).wait() == 0
     assert losses(out) == losses(tmp_path / "whole")
     other = adapter(tmp_path / "whole")
