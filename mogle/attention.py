@@ -1,8 +1,8 @@
 """Attention over several streams: positions, joining, attending. What each device does fast is decided here alone.
 
 Each function has one plain meaning (RoPE; concatenation along the tokens; softmax(Q K^T / sqrt(d) + bias) V) and, where
-it was measured to pay, a second way to compute it on a CPU: complex RoPE and reused memory while sampling, attention
-written out while training in bfloat16.
+it was measured to pay, a second way to compute it on a CPU: complex RoPE while sampling, attention written out while
+training in bfloat16.
 """
 
 from __future__ import annotations
@@ -76,24 +76,3 @@ def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
     logits = query @ key.transpose(-1, -2)
     weights = (logits if bias is None else logits + bias.to(dtype)).softmax(dim=-1).to(dtype)
     return (weights @ value).transpose(1, 2).flatten(2)
-
-
-class Scratch:
-    """Memory that one block after another writes over, by shape: asking a CPU for it anew costs more than writing."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, Tensor] = {}
-        self.keys_values: tuple[Tensor, Tensor] | None = None  # of all streams of the last block
-
-    def activate_and_join(self, act: Any, hidden: Tensor, attended: Tensor) -> Tensor:
-        """What a single block projects from, (B, L, D + 4 D): the attention's output and the activated MLP."""
-        if attended.dtype != hidden.dtype or not on_cpu_without_gradients(hidden):
-            return torch.cat([attended, act(hidden)], dim=2)
-        width = attended.shape[2]
-        shape = (*hidden.shape[:2], width + hidden.shape[2])
-        joined = self._known.setdefault((shape, hidden.dtype), hidden.new_empty(0))
-        if joined.shape != shape:
-            joined = self._known[shape, hidden.dtype] = hidden.new_empty(shape)
-        joined[..., :width] = attended
-        torch.ops.aten.gelu.out(hidden, approximate=act.approximate, out=joined[..., width:])
-        return joined

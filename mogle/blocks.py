@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mogle.attention import Rope, Scratch, attend, join, rotate, rows
+from mogle.attention import Rope, attend, join, rotate, rows
 from mogle.lora import linear
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, L, heads, head)
@@ -33,7 +33,6 @@ class Step(NamedTuple):
     independent: bool  # condition queries see the condition alone
     lora_all: bool  # LoRA on all tokens, wherever a layer has one; text's own layers have none among `LORA_TARGETS`
     static: bool  # the condition is the same at every step: its keys and values are kept
-    scratch: Scratch | None  # memory that blocks write over, while sampling on a CPU
 
 
 class BlockCache:
@@ -128,13 +127,13 @@ def single_block(
     all_keys, all_values = join_streams(streams, step, cache, condition is not None)
 
     attended = attend(attn, query_wanted, all_keys, all_values, step.bias)
-    joint = finish_single(block, joint[:, wanted], normed_wanted, attended, mod, step.lora_all, step.scratch)
+    joint = finish_single(block, joint[:, wanted], normed_wanted, attended, mod, step.lora_all)
     if condition is None or last:
         return joint, None
     query = heads(attn, attn.to_q, attn.norm_q, normed_condition, rope_image, adapted=True)
     seen = streams[-1] if step.independent else (all_keys, all_values)
     attended = attend(attn, query, *seen, step.bias_condition)
-    return joint, finish_single(block, condition, normed_condition, attended, mod_condition, True, step.scratch)
+    return joint, finish_single(block, condition, normed_condition, attended, mod_condition, True)
 
 
 # --- parts of a block, each for one stream -----------------------------------------------------------------------
@@ -174,13 +173,12 @@ def keys_values(attn: Any, x: Tensor, rope: Rope, adapted: bool) -> KeysValues:
 def join_streams(streams: list[KeysValues], step: Step, cache: BlockCache | None, has_condition: bool) -> KeysValues:
     """Keys and values of text, image and condition, in this order, (B, T + N + N, heads, head) each.
 
-    They are written into the buffers of an earlier step or block, if there are any: a static condition's rows stay in
-    the block's cache, and text and image are written before them; what is in the scratch is good until the next block.
+    The rows of a static condition stay in the block's cache, and text and image are written before them.
 
     Raises:
         RuntimeError: the condition was left out as static, and the cache does not have it.
     """
-    store: BlockCache | Scratch | None = cache if step.static else step.scratch
+    store = cache if step.static else None
     old = (None, None) if store is None or store.keys_values is None else store.keys_values
     if step.static and not has_condition and old[0] is None:
         raise RuntimeError("the keys and values of a static condition are gone: something has replaced a block's cache")
@@ -204,15 +202,9 @@ def feed_forward(ff: Any, x: Tensor, adapted: bool) -> Tensor:
     return linear(out, dropout(gelu.gelu(linear(gelu.proj, x, adapted))), adapted)
 
 
-def finish_single(
-    block: Any, x: Tensor, normed: Tensor, attended: Tensor, mod: Modulation, adapted: bool, scratch: Scratch | None
-) -> Tensor:
+def finish_single(block: Any, x: Tensor, normed: Tensor, attended: Tensor, mod: Modulation, adapted: bool) -> Tensor:
     """MLP beside the attention's output, one projection of both, gate and residual."""
-    hidden = linear(block.proj_mlp, normed, adapted)
-    if scratch is None:
-        joined = torch.cat([attended, block.act_mlp(hidden)], dim=2)
-    else:
-        joined = scratch.activate_and_join(block.act_mlp, hidden, attended)
+    joined = torch.cat([attended, block.act_mlp(linear(block.proj_mlp, normed, adapted))], dim=2)
     return in_range(torch.addcmul(x, mod.gate, linear(block.proj_out, joined, adapted)))
 
 

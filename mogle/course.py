@@ -37,9 +37,9 @@ def from_workbook(module: str) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CHECKING:
-        raise AttributeError(f"module 'mogle.course' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(from_workbook("checking"), name)
+    if name in _CHECKING:
+        return getattr(from_workbook("checking"), name)
+    raise AttributeError(f"module 'mogle.course' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 @dataclass(frozen=True)

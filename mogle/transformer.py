@@ -18,7 +18,7 @@ import torch
 from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
-from mogle.attention import Rope, Scratch, on_cpu_without_gradients, positions
+from mogle.attention import Rope, positions
 from mogle.blocks import BlockCache, Step, double_block, single_block
 from mogle.errors import MogleError
 from mogle.lora import NAME, linear, unwrapped, without_lora
@@ -100,7 +100,6 @@ class Kept:
     text: Tensor | None = None  # embedded, (B, T, D)
     time_zero: Tensor | None = None
     rope: Rope = ()
-    scratch: Scratch | None = None
     blocks: list[BlockCache | None] = field(default_factory=list)
     has_condition: bool = False  # the blocks keep the keys and values of a static condition
 
@@ -265,7 +264,6 @@ def walk(
         kept.text = linear(self.context_embedder, encoder_hidden_states, lora_all)
         kept.time_zero = _time(self, torch.zeros_like(timestep), guidance, pooled_projections, image)
         kept.rope = positions(self, txt_ids, img_ids, image)
-        kept.scratch = Scratch() if cache is not None and on_cpu_without_gradients(image) else None
         kept.blocks = [None if cache is None else BlockCache() for _ in range(count)]
     tokens, stream = condition.tokens, None
     if tokens is not None and not kept.has_condition:
@@ -282,7 +280,6 @@ def walk(
         independent=independent,
         lora_all=lora_all,
         static=cache is not None and cache.static and independent,
-        scratch=kept.scratch,
     )
 
     def run(index: int, block: Any, *streams: Tensor | None) -> Any:

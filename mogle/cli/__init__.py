@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mogle.cli import data, doctor, evaluate, generate, weights
+from mogle.cli import data, evaluate, generate, weights
 from mogle.course import from_workbook
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
@@ -66,8 +66,15 @@ def _start() -> None:
     """Face-MoGLE: a face from a mask and a sentence."""
 
 
-for room in (generate, evaluate, data, weights, doctor, training):
+for room in (generate, evaluate, data, weights, training):
     room.register(app)
+try:
+    from mogle.tiny import command as tiny
+except ModuleNotFoundError as error:  # installed without the part that makes the tiny default
+    if not (error.name or "").startswith("mogle.tiny"):
+        raise
+else:
+    tiny.register(app, data.group)
 with suppress(MogleError):  # installed without the notebooks
     from_workbook("command").register(app)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,6 @@ group = typer.Typer(no_args_is_help=True, help="Make or fetch the data sets that
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
     add_assets(group, "data", "mmcelebahq")
-    with suppress(ModuleNotFoundError):  # without the part that makes the tiny default there is nothing to paint with
-        from mogle.tiny.command import paint
-
-        group.command(epilog="Example: mogle data paint --set female --out runs/data/female --ids 0-31,64")(paint)
     app.add_typer(group, name="data")
 
 

@@ -90,10 +90,12 @@ def evaluate(
     tools = Instruments.load(judges or shipped(JUDGES))
     check_writable(out)
 
-    def samples(side: int) -> Samples:
-        if data is None:
-            return _painted(n, side)
-        return folder_samples(data, n, side, split, labels=labels, fit=fit)
+    def samples(side: int, style: str = "portraits", count: int = n) -> Samples:
+        if data is not None:
+            return folder_samples(data, count, side, split, labels=labels, fit=fit)
+        from mogle.tiny.source import painted_samples
+
+        return painted_samples(count, side, style)
 
     if pictures:
         judge_pictures(pictures, tools, samples(tools.record["size"]), out=out)
@@ -112,7 +114,7 @@ def evaluate(
         return
     side = pipe.default_sample_size * pipe.vae_scale_factor
     shifted = {row.style for row in chosen.values()} - {"portraits"}
-    sets = {"portraits": samples(side)} | {style: _painted(min(n, few), side, style) for style in shifted}
+    sets = {"portraits": samples(side)} | {style: samples(side, style, min(n, few)) for style in shifted}
     if networks == "paper" and state.is_main_process:  # which alone measures
         from mogle.metrics.paper import PaperNetworks
 
@@ -121,12 +123,6 @@ def evaluate(
     if state.is_main_process:
         _say(out)
     state.wait_for_everyone()
-
-
-def _painted(count: int, side: int, style: str = "portraits") -> Samples:
-    from mogle.tiny.source import painted_samples
-
-    return painted_samples(count, side, style)
 
 
 def _chosen_rows(rows: str | None, with_ablations: bool, painted: bool) -> dict[str, Row]:
@@ -167,11 +163,9 @@ def compare(
 def _read_masks(paths: list[Path], order: str) -> dict[str, np.ndarray]:
     from mogle.labels import decode_mask
 
-    masks: dict[str, np.ndarray] = {}
-    for path in paths:
-        if path.stem in masks:
-            raise MogleError(f"{path}: two masks of the name {path.stem!r}; rename one, results are listed by name")
-        masks[path.stem] = decode_mask(path, labels=order)
-        if not masks[path.stem].any():
-            raise MogleError(f"{path}: found nothing but background, expected a face")
+    masks = {path.stem: decode_mask(path, labels=order) for path in paths}
+    if len(masks) < len(paths):
+        raise MogleError("--masks: found two of one name; rename one, results are listed by name")
+    if empty := [name for name, label_map in masks.items() if not label_map.any()]:
+        raise MogleError(f"{empty[0]}: found nothing but background, expected a face")
     return masks

@@ -3,9 +3,9 @@
 A feature is the vector that some network makes of a picture; the metrics here never see the picture itself.
 
 FID takes each set for a Gaussian (Heusel et al. 2017): |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)). It is
-biased: small sets come out larger, by about a constant over n, which `fid_estimate` removes. The classifier is Fisher's
-linear discriminant with a little ridge. Half of the pictures train it, the other half are scored: scores of several
-folds together would come out below 0.5 where both sets are alike.
+biased: small sets come out larger, by about a constant over n, which `extrapolated_fid` removes (Chong and Forsyth
+2020). The classifier is Fisher's linear discriminant with a little ridge. Half of the pictures train it, the other
+half are scored: scores of several folds together would come out below 0.5 where both sets are alike.
 
 Structure distance, which the paper calls "mask": does a picture have the layout of its real partner? Each picture's
 keys (tokens of one attention layer) are compared with each other by cosine, token against token; the distance is the
@@ -14,7 +14,7 @@ mean square difference of the two tables (Tumanyan et al. 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -65,6 +65,20 @@ def fid(real: np.ndarray, fake: np.ndarray) -> float:
     """Features (n, d) and (m, d) -> FID."""
     check_features(real, fake, "FID")
     return frechet_distance(moments(real), moments(fake))
+
+
+def fid_by_size(real: np.ndarray, fake: np.ndarray) -> list[tuple[int, float]]:
+    """FID of random parts of both sets -> 8 sizes, from half to all of the smaller set, each with its distance."""
+    rng, most = np.random.default_rng(0), min(len(real), len(fake))
+    sizes = np.unique(np.linspace(max(2, most // 2), most, 8).astype(int)).tolist()
+    parts = ([rng.choice(len(rows), size, replace=False) for rows in (real, fake)] for size in sizes)
+    return [(size, fid(real[some], fake[others])) for size, (some, others) in zip(sizes, parts, strict=True)]
+
+
+def extrapolated_fid(by_size: Sequence[Sequence[float]]) -> float:
+    """FID of endless sets: the value at 0 of the line through distances over 1 / size."""
+    sizes, distances = np.array(by_size).T
+    return float(np.polynomial.polynomial.polyfit(1 / sizes, distances, 1)[0])
 
 
 def fid_estimate(real: np.ndarray, fake: np.ndarray, groups: int = 20) -> Estimate:

@@ -146,6 +146,7 @@ def measure(one: Made, tools: Instruments, reference: np.ndarray) -> tuple[dict[
         numbers["structure_as_reported"] = distances.structure_as_reported(scores["structure"])
     if min(len(made), len(reference)) >= DETECTABLE:
         numbers["fid"] = distances.fid(reference, features)
+        numbers["fid_by_size"] = distances.fid_by_size(reference, features)
     if row.source == "vae":
         numbers["psnr"] = psnr(samples.images, made)
     measured = {"ids": np.array(samples.ids), "matrices": matrices.astype(np.int32), "features": features}

@@ -1,8 +1,7 @@
 """The paper's six numbers for a row of the evaluation, by the networks that the paper measured with.
 
 For FLUX-size work (`--networks paper`). The ledger of weights (`mogle/assets.toml`) says where each network comes from
-and under which licence. They are downloaded when they are first used; the revision is written to the ledger's lock
-file, and from then on only that one is taken.
+and under which licence. They are downloaded when they are first used, and verified whenever they are.
 
 What the paper published (`tables.toml`) is of MM-CelebA-HQ at the paper's size, 28 steps, on all its test pictures;
 ours of whatever was measured, so a comparison is fair only there. Structure is given for one picture; the paper's sum
@@ -12,6 +11,7 @@ over batches of 64 (`structure_as_reported`) stands beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from mogle.assets.fetch import get
-from mogle.assets.ledger import find, read_lock, write_lock
+from mogle.assets.ledger import find
 from mogle.errors import MogleError
 from mogle.metrics.distances import fid, fid_estimate, structure_as_reported, structure_distances
 from mogle.metrics.intervals import Estimate, ends, mean_estimate
@@ -37,21 +37,13 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def locked(name: str, load: Callable[..., Any], **options: Any) -> Any:
-    """`load(hub name, revision=...)` at the revision of ledger or lock file, or at the newest, which is then locked.
+def from_ledger(name: str, load: Callable[..., Any], **options: Any) -> Any:
+    """`load(folder)`, once the ledger's weights of that name are there.
 
     Raises:
-        MogleError: it could not be loaded; says what to do.
+        MogleError: they cannot be had; says what to do.
     """
-    asset = find(name, "weights")
-    try:
-        made = load(asset.hub, revision=asset.revision or read_lock(asset)["revision"] or None, **options)
-    except OSError as error:
-        why = f"{asset.hub}: not to be had ({str(error).strip().splitlines()[0]})"
-        raise MogleError(f"{why}; expected a connection, or the model in the cache") from error
-    if found := getattr(getattr(made, "config", None), "_commit_hash", None):
-        write_lock(asset, found, {})
-    return made
+    return load(get(find(name, "weights")), **options)
 
 
 def resized(images: np.ndarray, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
@@ -78,7 +70,7 @@ class ClipPictures(_Network):
     """Features of CMMD: the projected embedding of CLIP ViT-L/14 at 336 px, nothing of the picture cut off."""
 
     def __init__(self, model: Any = None, device: str = "cpu") -> None:
-        model = model or locked("clip-l14-336", transformers.CLIPVisionModelWithProjection.from_pretrained)
+        model = model or from_ledger("clip-l14-336", transformers.CLIPVisionModelWithProjection.from_pretrained)
         super().__init__(model, model.config.image_size, device)
 
     @torch.inference_mode()
@@ -91,8 +83,8 @@ class ClipText(_Network):
     """The paper's text score: 100 times the cosine of CLIP ViT-B/16's embeddings of a picture and its sentence."""
 
     def __init__(self, model: Any = None, tokenizer: Any = None, device: str = "cpu") -> None:
-        model = model or locked("clip-b16", transformers.CLIPModel.from_pretrained)
-        self.tokenizer = tokenizer or locked("clip-b16", transformers.CLIPTokenizer.from_pretrained)
+        model = model or from_ledger("clip-b16", transformers.CLIPModel.from_pretrained)
+        self.tokenizer = tokenizer or from_ledger("clip-b16", transformers.CLIPTokenizer.from_pretrained)
         super().__init__(model, model.config.vision_config.image_size, device)
 
     @torch.inference_mode()
@@ -115,7 +107,7 @@ class DinoKeys(_Network):
     colours = IMAGENET
 
     def __init__(self, model: Any = None, device: str = "cpu", layer: int = 11, size: int = 224) -> None:
-        model = model or locked("dino-vitb8", transformers.ViTModel.from_pretrained, add_pooling_layer=False)
+        model = model or from_ledger("dino-vitb8", transformers.ViTModel.from_pretrained, add_pooling_layer=False)
         super().__init__(model, size, device)
         layers = [m for name, m in model.named_modules() if name.endswith((".attention.k_proj", ".attention.key"))]
         if layer >= len(layers):
@@ -157,13 +149,9 @@ class Reward:
     """ImageReward-v1.0's score of a picture for its sentence."""
 
     def __init__(self, model: Any = None, device: str = "cpu") -> None:
-        if model is None:
-            if find_spec("ImageReward") is None:
-                raise MogleError("ImageReward needs ImageReward, which is not installed; pip install image-reward")
-            import ImageReward  # type: ignore[import-not-found]
-
-            model = ImageReward.load("ImageReward-v1.0", device=device)
-        self.model = model
+        if model is None and find_spec("ImageReward") is None:
+            raise MogleError("ImageReward needs ImageReward, which is not installed; pip install image-reward")
+        self.model = model or import_module("ImageReward").load("ImageReward-v1.0", device=device)
 
     @torch.inference_mode()
     def scores(self, images: Pictures, sentences: Sequence[str]) -> np.ndarray:

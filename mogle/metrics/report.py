@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from mogle.errors import MogleError
 from mogle.labels import colorize
+from mogle.metrics.distances import extrapolated_fid
 from mogle.metrics.masks import pixel_accuracy
 from mogle.metrics.measure import Measured, against, load_measured
 from mogle.metrics.rows import Made
@@ -59,6 +60,19 @@ def row_table(results: Results, columns: str) -> Table:
         if set(cells) != {NONE}:
             lines.append([row["title"], str(row["n"]), *cells])
     return ["", "n", *(title for title, *_ in chosen)], lines
+
+
+def size_table(results: Results) -> Table:
+    """FID of ever larger parts of the rows with most pictures, and the line through 1 / n at 0."""
+    found = {row["title"]: row["fid_by_size"] for row in results["rows"].values() if "fid_by_size" in row}
+    most = max((parts[-1][0] for parts in found.values()), default=0)
+    head, lines = [""], []
+    for title, parts in found.items():
+        if parts[-1][0] == most:
+            head = ["FID by number of pictures", *(str(size) for size, _ in parts), "extrapolated"]
+            values = [*(value for _, value in parts), extrapolated_fid(parts)]
+            lines.append([title, *(cell([value], ".1f") for value in values)])
+    return head, lines
 
 
 def paper_table(results: Results) -> Table:
@@ -123,6 +137,7 @@ def class_table(results: Results) -> Table:
 TABLES: tuple[tuple[str, Callable[[Results], Table]], ...] = (
     ("", functools.partial(row_table, columns="main")),
     ("The paper's metrics on small networks", functools.partial(row_table, columns="distances")),
+    ("How much of FID is the size of the set", size_table),
     ("By the paper's networks", paper_table),
     ("What each part is worth", difference_table),
     ("Balanced accuracy by attribute (number judged; * hidden in the mask)", attribute_table),

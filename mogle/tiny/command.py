@@ -13,6 +13,12 @@ import typer
 from mogle.errors import MogleError
 
 
+def register(app: typer.Typer, data: typer.Typer) -> None:
+    """Adds `mogle pretrain`, and `paint` to the group `mogle data`."""
+    app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
+    data.command(epilog="Example: mogle data paint --set female --out runs/data/female --ids 0-31,64")(paint)
+
+
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the results of every stage.")],
     settings: Annotated[Path | None, typer.Option(help="YAML like mogle/tiny/settings.yaml.")] = None,

@@ -1,4 +1,4 @@
-"""`mogle train`, and `mogle pretrain` where the part that makes the tiny base is there."""
+"""`mogle train`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,8 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Adds both commands to the command line."""
+    """Adds the command to the command line."""
     app.command(epilog="Example: mogle train --out runs/mine --count 200 --minutes 5 rank=8")(train)
-    try:
-        from mogle.tiny.command import pretrain
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("mogle.tiny"):
-            raise
-    else:
-        app.command(epilog="Example: mogle pretrain --out runs/tiny --device cuda")(pretrain)
 
 
 def train(

@@ -104,22 +104,12 @@ def _explained(error: Mapping[str, Any], where: str) -> str:
     """A pydantic error in words: what was found, what was expected."""
     if error["type"] == "value_error":  # raised by a validator of ours
         return str(error["ctx"]["error"])
-    name, fields = str(error["loc"][0]), TrainSettings.model_json_schema()["properties"]
+    name, fields = str(error["loc"][0]), TrainSettings.model_fields
     if name not in fields:
         near = difflib.get_close_matches(name, fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
         return f"{where}: no field {name!r}; {hint}"
-    form = fields[name].get("anyOf", [fields[name]])[0]  # of an optional field, the type beside None
-    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
-    expected = kinds[form["type"]]
-    if "enum" in form:
-        expected = f"one of {', '.join(form['enum'])}"
-    elif error["type"].startswith(("greater_than", "less_than")):
-        low, high = form.get("minimum"), form.get("maximum")
-        expected = f"at least {low}" if high is None else f"{low} to {high}"
-        if "exclusiveMinimum" in form:
-            expected = f"more than {form['exclusiveMinimum']}"
-    return f"{name}={error['input']}: expected {expected}"
+    return f"{name}={error['input']}: expected {error['msg'].removeprefix('Input should be ')}"
 
 
 def packaged() -> list[str]:

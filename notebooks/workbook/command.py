@@ -1,7 +1,8 @@
-"""`mogle notebooks`: write, run, clear and check notebooks, and make copies for students."""
+"""`mogle doctor`, and `mogle notebooks`: write, run, clear and check notebooks, and make copies for students."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,23 @@ Files = Annotated[list[Path] | None, typer.Argument(help="Notebooks; by default 
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the group to the command line."""
+    """Adds the group and `mogle doctor` to the command line."""
+    app.command(epilog="Example: mogle doctor --tier t4")(doctor)
     app.add_typer(group, name="notebooks")
+
+
+def doctor(
+    tier: Annotated[str | None, typer.Option(help="tiny, t4, l4, a100 or h100 [the largest that fits].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Say what this machine has and lacks; exit code 1 where the tier needs something that is missing."""
+    from workbook.doctor import as_text, examine
+
+    chosen, rows = examine(tier)
+    ok = all(row.state != "missing" for row in rows)
+    told = {"ok": ok, "tier": chosen.name, "cost": chosen.cost(), "rows": [row._asdict() for row in rows]}
+    typer.echo(json.dumps(told, indent=2) if as_json else as_text(chosen, rows))
+    raise typer.Exit(0 if ok else 1)
 
 
 @group.command(epilog="Example: mogle notebooks new notebooks/13_sketches.ipynb --title 'From sketch to mask'")

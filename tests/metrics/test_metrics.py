@@ -13,8 +13,9 @@ from mogle.errors import MogleError
 from mogle.metrics import kernels
 from mogle.metrics.attributes import encode_attributes, judgeable, score_attributes
 from mogle.metrics.distances import (
+    extrapolated_fid,
     fid,
-    fid_estimate,
+    fid_by_size,
     frechet_distance,
     moments,
     structure_as_reported,
@@ -148,7 +149,7 @@ def test_fid_of_small_sets_is_too_large_and_extrapolation_mends_it() -> None:
     truth = 12 * 0.1**2
     small, large = fid(real[:60], fake[:60]), fid(real, fake)
     assert small > large > truth
-    assert abs(fid_estimate(real, fake).value - truth) < abs(large - truth)
+    assert abs(extrapolated_fid(fid_by_size(real, fake)) - truth) < abs(large - truth)
 
 
 @pytest.mark.parametrize(

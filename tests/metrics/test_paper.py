@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -20,7 +18,7 @@ from transformers import (
 from mogle.errors import MogleError
 from mogle.metrics import paper
 from mogle.metrics.distances import self_similarity
-from mogle.metrics.paper import ClipPictures, ClipText, DinoKeys, Inception, PaperNetworks, Reward, locked, resized
+from mogle.metrics.paper import ClipPictures, ClipText, DinoKeys, Inception, PaperNetworks, Reward, from_ledger, resized
 from mogle.metrics.report import COLUMNS, paper_table
 from mogle.metrics.rows import Made, Row
 from mogle.metrics.samples import Samples
@@ -124,25 +122,13 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch) -> None:
         Reward()
 
 
-def test_the_first_revision_is_the_one_for_good(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("MOGLE_ASSETS_LOCK", str(tmp_path / "some" / "lock.json"))
-    asked: list[str | None] = []
-
-    def load(hub: str, revision: str | None):
-        asked.append(revision)
-        return type("Loaded", (), {"config": type("Config", (), {"_commit_hash": revision or "newest"})})
-
-    locked("dino-vitb8", load)
-    locked("dino-vitb8", load)
-    assert asked == [None, "newest"]
-    kept = json.loads((tmp_path / "some" / "lock.json").read_text())
-    assert kept["facebook/dino-vitb8"]["revision"] == "newest"
-
-    def offline(hub: str, revision: str | None):
-        raise OSError("no connection\nand much more")
-
-    with pytest.raises(MogleError, match=r"openai/clip-vit-base-patch16: not to be had \(no connection\)"):
-        locked("clip-b16", offline)
+def test_networks_come_from_the_ledger(tmp_path, monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(paper, "get", lambda asset: asked.append(asset.hub) or tmp_path)
+    assert from_ledger("dino-vitb8", lambda folder, **options: (folder, options), pooling=False) == (
+        tmp_path, {"pooling": False},
+    )  # fmt: skip
+    assert asked == ["facebook/dino-vitb8"]
 
 
 def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> None:

@@ -57,7 +57,7 @@ class Facts:
 
 
 def report(tier: str | None = None) -> str:
-    """The table as text: `print(mogle.doctor.report())` in a notebook. `tier` instead of the one that fits best."""
+    """The table as text, for a cell: `from workbook.doctor import report`. `tier` instead of the one that fits best."""
     return as_text(*examine(tier))
 
 
@@ -179,8 +179,7 @@ def look() -> Facts:
     token = _folder("HF_TOKEN_PATH", home / "token")  # never opened
     copies = [*(hub / f"models--{FLUX.replace('/', '--')}" / "snapshots").glob("*"), Path("checkpoints/FLUX.1-dev")]
     whole = [str(copy) for copy in copies if any((copy / "transformer").glob("*.safetensors"))]
-    roots = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
-    root = next((folder for folder in roots if (folder / "notebooks" / "00_quickstart.ipynb").is_file()), Path())
+    root = Path(__file__).resolve().parents[2]
     notebooks = {file.stem: file.read_text("utf-8") for file in sorted((root / "notebooks").glob("*.ipynb"))}
     return Facts(
         machine, tuple(requires), versions, dict(broken), _free_gib(Path.cwd()), _free_gib(hub),

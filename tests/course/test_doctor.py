@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from mogle.cli import app
-from mogle.doctor import Facts, as_text, diagnose, look, report
 from mogle.errors import MogleError
 from mogle.hardware import FLUX, GIB, TIERS, Machine, best_tier
 from mogle.training.settings import load_train_settings
+from workbook.doctor import Facts, as_text, diagnose, look, report
 
 ROOT = Path(__file__).resolve().parents[1]
 BARE = Machine(torch="2.11.0", system_gib=16)
@@ -213,7 +213,7 @@ def test_facts_of_this_machine(tmp_path, monkeypatch):
 
 
 def test_as_text_and_as_exit_code(capsys, monkeypatch):
-    monkeypatch.setattr("mogle.doctor.look", lambda: FINE)
+    monkeypatch.setattr("workbook.doctor.look", lambda: FINE)
     for tier, code, last in (("tiny", 0, "nothing is missing for tier tiny"), ("t4", 1, "FLUX.1-dev's weights")):
         with pytest.raises(SystemExit) as ended:
             app(["doctor", "--tier", tier], prog_name="mogle")
