@@ -73,7 +73,7 @@ def test_names_of_variants():
         build_mogle("dinamic")
     assert variant_in({}) == "full" and variant_in({"variant": "no-gate"}) == "no-gate"
     assert variant_in({"experts": "local", "gate": "dynamic"}) == "only-local"  # files of version 0.1
-    with pytest.raises(MogleError, match="variant 'local experts, none gate'"):
+    with pytest.raises(MogleError, match="variant='local experts, none gate'"):
         build_mogle(variant_in({"experts": "local", "gate": "none"}))
 
 

@@ -211,7 +211,7 @@ def test_text_alone_and_notes_on_what_differs(mogle):
     ("args", "words"),
     [
         (("rnk=3",), "did you mean rank"),
-        (("batch=0",), "batch=0: expected at least 1"),
+        (("batch=0",), "batch=0: expected greater than or equal to 1"),
         (("--config", "tinny"), "tinny: no such settings"),
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--base", "nowhere"), "nowhere: found no such folder"),
