@@ -57,8 +57,9 @@ def rows_of_dots(
         for i, (title, some) in enumerate(series.items()):
             there = [row for row, name in enumerate(names) if name in some]
             looks: dict[str, Any] = {"color": LINES[i], "marker": _MARKS[i], "s": 42, "zorder": 2 + i}
-            if i:  # where marks fall together the one below shows around the one above
-                looks |= {"facecolor": "white" if i == 1 else LINES[i], "edgecolor": LINES[i], "linewidth": 1.8}
+            if i == 1:  # a ring: where two marks fall together the first shows inside the second
+                looks = looks | {"facecolor": "none", "edgecolor": LINES[i], "linewidth": 1.8}
+                del looks["color"]
             ax.scatter([some[names[row]] for row in there], there, label=title, **looks)
         ax.set(xlabel=xlabel, ylabel=ylabel, yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6))
         ax.set_yticklabels(names)
