@@ -80,7 +80,7 @@ def schematic(*lit: str, mask: Path, face: Path) -> Figure:
         board.axis("off")
         places = {name: _box(board, place, *texts[name], name in lit) for name, place in _BOXES.items()}
         places["mask"] = _pictures(
-            board, [pixels(label_map)], (0.05, 1.35), 1.2, f"mask, {height} × {width}", "mask" in lit
+            board, [pixels(label_map)], (0.05, 1.35), 1.2, f"mask\n{height} × {width}", "mask" in lit
         )
         small = [pixels(images[i]) for i in chosen]
         places["pictures"] = _pictures(board, small, (1.65, 0.95), 0.62, f"{e} pictures", "pictures" in lit)

@@ -93,7 +93,7 @@ def test_the_schematic_shows_the_shapes_of_its_mask(tmp_path):
     Image.new("RGB", (64, 96)).save(tmp_path / "face.png")
     files = {"mask": tmp_path / "mask.png", "face": tmp_path / "face.png"}
     found = [text.get_text() for text in schematic("gate", **files).axes[0].texts]
-    assert {"mask, 96 × 64", "20 × 24 × 64", "24 × 20", "24 × 64", "20 experts"} <= set(found)
+    assert {"mask\n96 × 64", "20 × 24 × 64", "24 × 20", "24 × 64", "20 experts"} <= set(found)
     bold = [text.get_text() for text in schematic("gate", **files).axes[0].texts if text.get_weight() == "bold"]
     assert bold == ["gate"] and "gate" in PARTS
     with pytest.raises(ValueError, match="expected parts of mask, pictures"):

@@ -55,6 +55,9 @@ BROKEN = {
     "metadata.widgets": lambda n: n.metadata.update(widgets={}),
     "median of 9 lines": lambda n: [code(n, "a = 1\n" * 9) for _ in range(3)],
     "1 of 3 code cells have more than 20 lines: cells 3": lambda n: code(n, "a = 1\n" * 21),
+    "cell 3: mogle.tiny.vae.train_vae is used before": lambda n: code(
+        n, "from mogle.tiny.portraits import paint_many\nfrom mogle.tiny.vae import train_vae"
+    ),
     "cell 3: mogle.experts.Expert is used before": lambda n: code(n, "%time\nfrom mogle.experts import Expert"),
     "cell 3: mogle.MoGLE is used before": lambda n: code(n, "from mogle import MoGLE"),
     "cell 3: a picture without alt text": lambda n: code(n, "1", output_type="display_data", data=PICTURE),

@@ -1,5 +1,6 @@
 """All exercises, in the order of the notebooks."""
 
-from workbook.exercises import experts, gating, tokens
+from workbook.exercises import experts, faces, gating, tokens
 
-EXERCISES = {exercise.name: exercise for notebook in (tokens, experts, gating) for exercise in notebook.EXERCISES}
+NOTEBOOKS = (faces, tokens, experts, gating)
+EXERCISES = {exercise.name: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
