@@ -168,6 +168,7 @@ WRONG = {
         ("28 steps: points land much nearer", lambda: (0.55, 0.16, 0.15)),
         ("not below 0", lambda: (0.55, 0.16, -1.0)),
         ("Expected three numbers", lambda: "they land on the nose"),
+        ("Keep it a function", [0.55, 0.16, 0.02]),
     ],
     "rope_map": [
         ("query is not turned", lambda q, k, rope, here: rotate(k, rope) @ q),
@@ -217,7 +218,7 @@ OTHER_WAYS = {
         lambda v, z, e, t: F.mse_loss(v(z + stretched(t, z) * (e - z), t), e - z),
     ),
     "euler": (lambda v, z, t, t_next: z - (t - t_next) * v(z, torch.ones(len(z)) * t), grown),
-    "euler_error": lambda: {1: 0.6, 4: 0.6 / 4, 28: 0.6 / 28},
+    "euler_error": lambda: [0.6 / steps for steps in (1, 4, 28)],
     "rope_map": by_angles,
     "attend_jointly": fused,
     "planted_bug": "line 9",
