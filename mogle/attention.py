@@ -14,17 +14,19 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-#: Positions: (cos, sin), each (L, head), or (cos + i sin,) of (L, head / 2), which turns in one pass instead of five.
+#: Positions by RoPE, the rotary position embedding: pairs of a head's numbers are turned by angles that grow with the
+#: place. (cos, sin), each (L, head), in which a pair's two columns are equal; or, for a CPU, (cos + i sin,) of
+#: (L, head / 2), which turns by one complex product where the other form takes five passes over the memory.
 Rope = tuple[Tensor, ...]
 
 
 def on_cpu_without_gradients(x: Tensor) -> bool:
-    """Whether the ways of sampling on a CPU are open, which gradients and the compiler of a whole network rule out."""
+    """True while sampling on a CPU, without gradients and without compiling, which does not know complex numbers."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def positions(transformer: Any, text_ids: Tensor, image_ids: Tensor, like: Tensor) -> Rope:
-    """RoPE of the text's and the image's tokens: (T, 3) and (N, 3) places -> T + N rows."""
+    """RoPE of the text's and the image's tokens: (T, 3) and (N, 3) places (0, row, column) -> T + N rows."""
     cos, sin = transformer.pos_embed(torch.cat([text_ids, image_ids], dim=0))
     return (torch.complex(cos, sin)[:, ::2],) if on_cpu_without_gradients(like) else (cos, sin)
 
@@ -56,7 +58,7 @@ def join(parts: list[Tensor], memory: Tensor | None = None) -> Tensor:
 
 
 def attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, L, heads, head) -> (B, L, D), by the attention backend that the user has chosen in diffusers.
+    """(B, L, heads, head) -> (B, L, D), by the attention backend that the user has chosen for `attn` in diffusers.
 
     Where a CPU trains in bfloat16 attention is written out: the backward of torch's flash kernel takes ten times as
     long there (64 samples x 6 heads x 112 tokens: 72 ms, 9 ms written out).
@@ -72,7 +74,7 @@ def attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | 
 
 def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     dtype = torch.get_autocast_dtype("cpu")
-    query, key, value = ((x.to(dtype)).transpose(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    query, key, value = (x.to(dtype).transpose(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
     logits = query @ key.transpose(-1, -2)
     weights = (logits if bias is None else logits + bias.to(dtype)).softmax(dim=-1).to(dtype)
     return (weights @ value).transpose(1, 2).flatten(2)

@@ -305,7 +305,7 @@ class FaceMoGLEPipeline(FluxPipeline):
             attention=attention or self.settings.get("attention", "union"),
             scale=conditioning_scale,
             lora_on=lora_on or self.settings.get("lora_on", "condition"),
-            guidance=mask_guidance,
+            mask_guidance=mask_guidance,
         )
         if gate_time not in GATE_TIMES:
             raise MogleError(f"gate_time={gate_time!r}: expected one of {', '.join(map(repr, GATE_TIMES))}")
@@ -333,13 +333,11 @@ class FaceMoGLEPipeline(FluxPipeline):
             tokens = _for_each(tokens, count).repeat_interleave(num_images_per_prompt, dim=0)  # type: ignore[union-attr]
             tokens = tokens.to(self._execution_device)
             mogle: MoGLE = self.mogle  # type: ignore[assignment]
-            some = None
-            if not all(present):
-                some = torch.tensor(present, device=tokens.device).repeat_interleave(num_images_per_prompt)
+            each = torch.tensor(present, device=tokens.device).repeat_interleave(num_images_per_prompt)
             condition = replace(
                 condition,
                 tokens=_Fusion(mogle, tokens, GATE_TIMES[gate_time]),
-                mask=some,
+                present=None if all(present) else each,
                 cache=ConditionCache(static=mogle.static),
             )
         return super().__call__(

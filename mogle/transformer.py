@@ -1,8 +1,12 @@
 """FLUX's transformer with a condition stream: tokens -> blocks -> velocity (paper section 3).
 
-`walk` leads text, noisy image and condition through the blocks of `blocks.py`. `install` puts it *inside* the forward
-of diffusers' transformer and blocks, and `forward_streams` calls that: whatever hooks on them (offloading, FSDP,
-checkpointing, compiling) goes on working, and without a condition diffusers' own forward runs.
+`walk` leads text, noisy image and condition through the blocks of `blocks.py` and gives the velocity, the direction
+eps - Z_0 from picture to noise. `install` puts our forwards *inside* diffusers' transformer (the walk) and blocks: what
+hooks on them (offloading, FSDP, checkpointing, compiling) goes on working, and without a condition diffusers' own
+forwards run. A sampler comes in through FluxPipeline, fine-tuning through `forward_streams`, pretraining by `walk`.
+
+diffusers' names: hidden_states are the noisy latents Z_t, encoder_hidden_states the sentence's tokens,
+pooled_projections the sentence as one vector; image tokens enter by x_embedder, text tokens by context_embedder.
 """
 
 from __future__ import annotations
@@ -34,12 +38,14 @@ class Condition:
     Attributes:
         tokens: (B, N, 64) fused tokens; or what makes them from (noisy latents, time); None: there is no condition.
         attention: "union": all tokens see each other; "independent": condition queries see the condition alone;
-            "separate": condition and rest do not see each other, so the velocity is the unconditioned one.
-        scale: s >= 0; log(s) is added to the logits between condition and rest, both ways. 0 means "separate".
+            "separate": condition and rest (text and image) do not see each other, so the velocity is the unconditioned
+            one; the reference has all three.
+        scale: s >= 0, `conditioning_scale` of a call; log(s) is added to the logits between condition and rest, both
+            ways, so that before the softmax normalises they count s times as much. 0 means "separate".
         lora_on: "condition", or "all": LoRA on image tokens too, in single blocks also on text tokens.
-        mask: bool (B,), False for samples whose condition is to be ignored; None: it acts on all.
-        guidance: w in v = v(text) + w (v(text, condition) - v(text)). 1 is the method as published, in one forward;
-            other values, which are this project's addition, take two.
+        present: bool (B,), False for samples without a condition; None: all have one.
+        mask_guidance: w in v = v(text) + w (v(text, condition) - v(text)). 1 is the method as published, in one
+            forward; other values, which are this project's addition, take two.
         cache: what the steps of one run of a sampler share; None keeps nothing.
 
     Raises:
@@ -50,8 +56,8 @@ class Condition:
     attention: str = "union"
     scale: float = 1.0
     lora_on: str = "condition"
-    mask: Tensor | None = None
-    guidance: float = 1.0
+    present: Tensor | None = None
+    mask_guidance: float = 1.0
     cache: ConditionCache | None = None
 
     def __post_init__(self) -> None:
@@ -61,21 +67,22 @@ class Condition:
             raise MogleError(f"lora_on={self.lora_on!r}: expected one of {', '.join(map(repr, LORA_ON))}")
         if not 0 <= self.scale < math.inf:
             raise MogleError(f"conditioning_scale={self.scale}: expected a finite number, at least 0")
-        if not 0 <= self.guidance < math.inf:
-            raise MogleError(f"mask_guidance={self.guidance}: expected a finite number, at least 0")
+        if not 0 <= self.mask_guidance < math.inf:
+            raise MogleError(f"mask_guidance={self.mask_guidance}: expected a finite number, at least 0")
 
     @property
     def acts(self) -> bool:
         """Whether the velocity depends on the tokens at all."""
-        return self.tokens is not None and self.attention != "separate" and self.scale > 0 and self.guidance > 0
+        return self.tokens is not None and self.attention != "separate" and self.scale > 0 and self.mask_guidance > 0
 
 
 class ConditionCache:
     """What stays the same over the steps of one run: embedded text, positions, the condition's modulations.
 
-    `static=True` promises that the fused tokens are the same at every step. With attention "independent" so is then the
-    whole condition stream: its keys and values are kept, and later steps do not compute it. Nothing is kept while
-    gradients are asked for, or while the whole transformer is being compiled.
+    `static=True` promises that the fused tokens are the same at every step. With attention "independent" the whole
+    condition stream is then the same, too: its keys and values are kept, and later steps do not compute it. With
+    "union" it is not, as it sees the image. A run has one guidance scale. Nothing is kept while gradients are asked
+    for, or while the whole transformer is being compiled.
     """
 
     def __init__(self, static: bool = False):
@@ -83,8 +90,13 @@ class ConditionCache:
         self._known: list[tuple[tuple, Kept]] = []
 
     def of(self, *tensors: Tensor | None) -> Kept:
-        """What is kept for just these tensors (prompt, positions), unchanged in place since: torch counts changes of a
-        tensor in `_version`, unless it was made for inference only. Two are kept: prompt and negative prompt."""
+        """What is kept for just these tensors, the prompt's and the positions.
+
+        True CFG alternates between two prompts, so the last two are kept.
+
+        A callback may write into an embedding in the middle of a run. torch counts that in `_version`, though not for
+        tensors of inference mode, where such a change goes unnoticed.
+        """
         key = tuple((t, None if t is None or t.is_inference() else t._version) for t in tensors)
         for known, kept in self._known:
             if all(a is b and m == n for (a, m), (b, n) in zip(known, key, strict=True)):
@@ -101,10 +113,11 @@ class Kept:
     time_zero: Tensor | None = None
     rope: Rope = ()
     blocks: list[BlockCache | None] = field(default_factory=list)
-    has_condition: bool = False  # the blocks keep the keys and values of a static condition
+    condition_kept: bool = False  # the blocks have the keys and values of a condition that no step changes
 
 
-NOTHING = Condition(None)  # of a call without our key, by a pipeline that knows no masks
+#: Stands for the condition where `joint_attention_kwargs` has none: a call by a pipeline that knows no masks.
+NOTHING = Condition(None)
 
 
 def forward_streams(
@@ -156,7 +169,7 @@ def install(transformer: Any) -> None:
     ):
         bound = MethodType(forward, module)
         registry = getattr(module, "_diffusers_hook", None)
-        if registry is not None and registry._fn_refs:  # diffusers' hooks: the first one calls the module's own
+        if registry is not None and registry._fn_refs:  # diffusers' hooks, the innermost first: it calls this forward
             registry._fn_refs[0].forward = bound
         elif hasattr(module, "_hf_hook"):  # accelerate's hook calls the module's own by this name
             module._old_forward = bound
@@ -166,7 +179,7 @@ def install(transformer: Any) -> None:
 
 
 def check_hooks(transformer: Any) -> None:
-    """Hooks that skip or reuse the work of blocks (FirstBlockCache and its kind) know two streams, not three.
+    """Refuse hooks that skip or reuse the work of blocks, such as FirstBlockCache: they know two streams, not three.
 
     Raises:
         MogleError: one of them is on.
@@ -180,7 +193,8 @@ def check_hooks(transformer: Any) -> None:
 
 
 def _double_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if len(args) > 3 and isinstance(args[3], Step):  # from our walk; diffusers has the RoPE there
+    # From our walk the fourth argument is a Step, from diffusers' own forward the RoPE: then the class's forward runs.
+    if len(args) > 3 and isinstance(args[3], Step):
         return double_block(self, *args)
     return type(self).forward(self, *args, **kwargs)
 
@@ -218,9 +232,9 @@ def _transformer_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     finally:
         if lora_scale != 1:
             unscale_lora_layers(self, lora_scale)
-    if condition.guidance != 1:
+    if condition.mask_guidance != 1:
         plain = {**inputs, "joint_attention_kwargs": others, "return_dict": False}
-        velocity = torch.lerp(_unconditioned(self, condition, (), plain)[0], velocity, condition.guidance)
+        velocity = torch.lerp(_unconditioned(self, condition, (), plain)[0], velocity, condition.mask_guidance)
     if not kwargs.get("return_dict", True):
         return (velocity,)
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -250,7 +264,7 @@ def walk(
     """FluxTransformer2DModel.forward with three streams, or with two where the condition has no tokens.
 
     Called directly, as pretraining does, it compiles to one graph; hooks on the whole transformer are not called then.
-    Arguments as `forward_streams` has them; `condition.guidance` is the caller's matter.
+    Arguments as `forward_streams` has them; `condition.mask_guidance` is the caller's matter.
     """
     assert condition.tokens is None or condition.acts, "a condition that does not act is diffusers' own forward"
     lora_all, independent = condition.lora_on == "all", condition.attention == "independent"
@@ -260,15 +274,16 @@ def walk(
     count = len(doubles) + len(singles)
 
     image = linear(self.x_embedder, hidden_states, lora_all)
-    if kept.text is None:  # the first step
+    if kept.text is None:  # not kept yet, or nothing is
         kept.text = linear(self.context_embedder, encoder_hidden_states, lora_all)
         kept.time_zero = _time(self, torch.zeros_like(timestep), guidance, pooled_projections, image)
         kept.rope = positions(self, txt_ids, img_ids, image)
         kept.blocks = [None if cache is None else BlockCache() for _ in range(count)]
     tokens, stream = condition.tokens, None
-    if tokens is not None and not kept.has_condition:
+    if tokens is not None and not kept.condition_kept:
         tokens = tokens if isinstance(tokens, Tensor) else tokens(hidden_states, timestep)
-        stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), True)
+        # `condition` inside the blocks: it comes in by the image's embedder, with LoRA from the first layer on
+        stream = linear(self.x_embedder, tokens.to(hidden_states.dtype), with_lora=True)
     num_text, num_image = kept.text.shape[1], image.shape[1]
     step = Step(
         time=_time(self, timestep, guidance, pooled_projections, image),
@@ -279,7 +294,7 @@ def walk(
         bias_condition=None if independent else _bias_for_condition(condition, image, num_text + num_image),
         independent=independent,
         lora_all=lora_all,
-        static=cache is not None and cache.static and independent,
+        keep_condition=cache is not None and cache.static and independent,
     )
 
     def run(index: int, block: Any, *streams: Tensor | None) -> Any:
@@ -296,32 +311,38 @@ def walk(
         for index, block in enumerate(singles, start=len(doubles)):
             joint, stream = run(index, block, joint, stream)
         image = joint  # the last block gives the image's rows alone
-    kept.has_condition = step.static and condition.tokens is not None
+    kept.condition_kept = step.keep_condition and condition.tokens is not None
     return self.proj_out(self.norm_out(image, step.time))
 
 
 def _time(self: Any, time: Tensor, guidance: Tensor | None, pooled: Tensor, like: Tensor) -> Tensor:
-    """The embedding (B, D) of a time in [0, 1], the guidance and the pooled text."""
+    """The time vector (B, D) of a time in [0, 1], the guidance scale and the sentence as one vector.
+
+    FLUX's own embedder was trained on thousands of both; only MoGLE's gate takes t in (0, 1), see notebook 07.
+    """
     scaled = [x.to(like.dtype) * 1000 for x in (time, guidance) if x is not None]
     return self.time_text_embed(*scaled, pooled)
 
 
 def _bias_for_rest(condition: Condition, image: Tensor, num_text: int) -> Tensor | None:
     """(B or 1, 1, 1, T + N + N) for text and image queries: 0 on each other, log(s) on the condition's keys, -inf on
-    the condition of samples without one. None where nothing would be added."""
-    if condition.tokens is None or (condition.scale == 1 and condition.mask is None):
+    the condition of samples without one. None where nothing would be added.
+
+    The condition's own queries need no -inf: of samples without a condition nobody sees what becomes of them.
+    """
+    if condition.tokens is None or (condition.scale == 1 and condition.present is None):
         return None
-    across = image.new_full((1, 1, 1, 1), math.log(condition.scale), dtype=torch.float32)
-    if condition.mask is not None:
-        across = across.masked_fill(~condition.mask.to(image.device)[:, None, None, None], -math.inf)
+    to_condition = image.new_full((1, 1, 1, 1), math.log(condition.scale), dtype=torch.float32)
+    if condition.present is not None:
+        to_condition = to_condition.masked_fill(~condition.present.to(image.device)[:, None, None, None], -math.inf)
     num_image = image.shape[1]
-    same = across.new_zeros(len(across), 1, 1, num_text + num_image)
-    return torch.cat([same, across.expand(-1, -1, -1, num_image)], dim=-1)
+    to_rest = to_condition.new_zeros(len(to_condition), 1, 1, num_text + num_image)
+    return torch.cat([to_rest, to_condition.expand(-1, -1, -1, num_image)], dim=-1)
 
 
 def _bias_for_condition(condition: Condition, image: Tensor, num_rest: int) -> Tensor | None:
     """(1, 1, 1, T + N + N) for condition queries: log(s) on text and image, 0 on each other; or None."""
     if condition.tokens is None or condition.scale == 1:
         return None
-    across = image.new_full((1, 1, 1, num_rest), math.log(condition.scale), dtype=torch.float32)
-    return torch.cat([across, across.new_zeros(1, 1, 1, image.shape[1])], dim=-1)
+    to_condition = image.new_full((1, 1, 1, num_rest), math.log(condition.scale), dtype=torch.float32)
+    return torch.cat([to_condition, to_condition.new_zeros(1, 1, 1, image.shape[1])], dim=-1)

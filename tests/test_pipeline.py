@@ -379,7 +379,7 @@ def test_other_shapes_of_bases(options):
         found = forward_streams(transformer, x, Condition(condition), text, pooled, t, guidance, *ids)
         assert found.shape == plain.shape
         assert not torch.allclose(found, plain)
-        some = Condition(condition, mask=torch.tensor([True, False]))
+        some = Condition(condition, present=torch.tensor([True, False]))
         found = forward_streams(transformer, x, some, text, pooled, t, guidance, *ids)
         torch.testing.assert_close(found[1], plain[1])
         assert not torch.allclose(found[0], plain[0])

@@ -59,15 +59,15 @@ def train_lora(transformer: Any, lora_on: str = "condition") -> list[torch.nn.Pa
     return wanted
 
 
-def linear(layer: Any, x: Tensor, adapted: bool) -> Tensor:
-    """Apply the base layer; add our LoRA only if `adapted`, and every other active LoRA always."""
+def linear(layer: Any, x: Tensor, with_lora: bool) -> Tensor:
+    """Apply the base layer; add our LoRA only if `with_lora`, and every other active LoRA always."""
     if not hasattr(layer, "lora_A"):
         return layer(x)
     if NAME in layer.merged_adapters:
         raise MogleError("the LoRA is fused into the base; it must act on condition tokens alone: call unfuse_lora()")
     out = layer.base_layer(x)
     for name in () if layer.disable_adapters else layer.active_adapters:
-        if name not in layer.lora_A or name in layer.merged_adapters or (name == NAME and not adapted):
+        if name not in layer.lora_A or name in layer.merged_adapters or (name == NAME and not with_lora):
             continue
         if name in layer.lora_variant:
             raise MogleError(f"LoRA {name!r} is a {type(layer.lora_variant[name]).__name__}; expected a plain LoRA")

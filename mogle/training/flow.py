@@ -83,7 +83,7 @@ class Teacher:
         """
         fused = self.mogle.to(noisy.device)(batch.conditions.float(), noisy, batch.t)
         with self._in_place():
-            return forward(replace(condition, tokens=fused, guidance=self.weight))
+            return forward(replace(condition, tokens=fused, mask_guidance=self.weight))
 
 
 class VelocityLoss(nn.Module):
