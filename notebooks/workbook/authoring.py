@@ -21,7 +21,7 @@ from mogle.errors import MogleError
 MAX_BYTES = 2_000_000
 MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
 #: What a notebook may use of `mogle` before its 'now packaged' cell: data and figures.
-FREE = {"course", "labels", "portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
+FREE = {"course", "labels", "words", "tiny.portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
 ENDING = ("what you built", "what surprised", "where next")
 CARD = ("you build", "you need", "time", "memory")
 _CARD = """| | |
@@ -183,7 +183,7 @@ def _package(notebook: Node) -> Iterator[str]:
                 module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 for name in (".".join([*module, alias.name]) for alias in node.names):
                     package, *rooms = name.split(".")
-                    if package == "mogle" and not FREE.issuperset(rooms[:1] or [package]):
+                    if package == "mogle" and FREE.isdisjoint([*rooms[:1], ".".join(rooms[:2])]):
                         yield f"cell {i}: {name} is used before the 'now packaged' cell"
 
 

@@ -1,5 +1,6 @@
 """All exercises, in the order of the notebooks."""
 
-from workbook import experts, gating, tokens
+from workbook import experts, gating, tokens, words
 
-EXERCISES = {exercise.name: exercise for notebook in (tokens, experts, gating) for exercise in notebook.EXERCISES}
+_NOTEBOOKS = (tokens, words, experts, gating)
+EXERCISES = {exercise.name: exercise for notebook in _NOTEBOOKS for exercise in notebook.EXERCISES}
