@@ -156,5 +156,5 @@ def _head(ax: Any, hair: Any, hat: Any) -> None:
     ax.plot([0.44, 0.5, 0.56], [0.28, 0.26, 0.28], color="#A5493D", linewidth=2.2)
     ax.add_patch(Polygon([(0.3, 0.62), (0.33, 0.96), (0.67, 0.96), (0.7, 0.62)], facecolor=hat, **edge))
     ax.add_patch(Ellipse((0.5, 0.62), 0.78, 0.11, facecolor=hat, **edge))
-    ax.set(xlim=(-0.05, 1.05), ylim=(-0.28, 1.18), xticks=[], yticks=[], aspect="equal")
+    ax.set(xlim=(-0.05, 1.05), ylim=(-0.28, 1.18), xticks=[], yticks=[], aspect="equal", facecolor="none")
     ax.spines[:].set_visible(False)

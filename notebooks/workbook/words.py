@@ -375,8 +375,8 @@ def check_whose_colour(predict: Callable[[], Any]) -> None:
         "can that be right?",
         (bag, False): "It knows nothing about owners, but it is made to choose one of two colours. Who always gives "
         "the same answer to both sentences is right once.",
-        ("CLIP's vector", True): "One vector has to hold everything, and this encoder's school had hair in black, "
-        "brown, blond, red and gray only: green hair and its owner are news to it.",
+        ("CLIP's vector", True): "One vector has to hold everything, and this encoder learned from captions in which "
+        "hair is black, brown, blond, red or gray: green hair is news to it.",
         ("CLIP's vector", False): "Two vectors of cosine 0.999 are still two vectors. What differs is small, but a "
         "probe looks for just that, and hats it has met in every colour.",
         ("T5's sequence", False): "Section 3: the vector at 'hat.' moves when the colours are swapped, though the word "

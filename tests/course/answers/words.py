@@ -195,7 +195,7 @@ WRONG = {
     "whose_colour": [
         ("How often can that be right", colours_but(bag=0.9)),
         ("is right once", colours_but(bag=0.0)),
-        ("news to it", colours_but(clip=1.0)),
+        ("green hair is news", colours_but(clip=1.0)),
         ("looks for just that", colours_but(clip=0.5)),
         ("the vector at 'hat.' moves", colours_but(t5=0.6)),
         ("before anyone shuffled", colours_but(mixed=0.5)),
