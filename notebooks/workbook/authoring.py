@@ -23,7 +23,7 @@ REPOSITORY = ""
 MAX_BYTES = 2_000_000
 MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
 #: What a notebook may use of `mogle` before its 'now packaged' cell: data and figures.
-FREE = {"course", "labels", "tiny.portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
+FREE = {"course", "labels", "words", "tiny.portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
 ENDING = ("what you built", "what surprised", "where next")
 CARD = ("you build", "you need", "time", "memory")
 _CARD = """| | |
