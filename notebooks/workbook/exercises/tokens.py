@@ -45,10 +45,10 @@ SUSPECTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 #: What may have gone wrong, and what one would see then.
 FAULTS = {
-    1: ("a reshape without permute", "nothing of a portrait would be left, neither shapes nor places"),
-    2: ("rows and columns exchanged in the whole picture", "the portrait would lie on its side, clear all over"),
-    3: ("the two last axes exchanged within each token", "the portrait would stand upright, its edges in teeth"),
-    4: ("places before channels within each token", "the shapes would stay where they are, the colours would be wrong"),
+    1: ("a reshape without permute", "nothing of a portrait would be left, only bands of colour"),
+    2: ("rows and columns exchanged in the whole picture", "the portrait would lie on its side"),
+    3: ("the two last axes exchanged within each token", "the portrait would stand upright, its fine parts broken up"),
+    4: ("places before channels within each token", "one pattern would repeat from patch to patch, in wrong colours"),
     5: ("tokens in reverse order", "the portrait would stand on its head, patch by patch"),
 }
 
@@ -56,8 +56,8 @@ FAULTS = {
 def wrong_packings() -> dict[str, int]:
     """Which fault made which of the four pictures.
 
-    On its side: the whole picture is exchanged, 2. Upright with teeth: within tokens, 3. Right places, wrong colours:
-    channels, 4. Nothing left: a reshape, 1. None stands on its head, so 5 is innocent.
+    On its side: the whole picture is exchanged, 2. Upright, but broken up: within tokens, 3. A pattern that repeats in
+    every patch: channels, 4. Bands, and nothing left: a reshape, 1. None stands on its head, so 5 is innocent.
     """
     return {"A": 2, "B": 4, "C": 1, "D": 3}
 
@@ -219,7 +219,7 @@ EXERCISES = (
         "save_mask writes into io.BytesIO; Image.open reads it; compare with label_map == k for each k, everywhere.",
     )),
     Exercise("wrong_packings", NOTEBOOK, 2, 15, check_wrong_packings, (wrong_packings,), (
-        "Ask two things of each picture: do its parts lie where they should, and are its colours right?",
+        "Ask two things of each picture: do its parts lie where they should, and is each patch right in itself?",
         "An order of tokens moves whole patches of 16 x 16 pixels; an order within tokens spoils what is inside them.",
         "Make each fault yourself, from your pack: latents.mT before it is fault 2. Then look at unpack and decode.",
     )),

@@ -122,7 +122,7 @@ WRONG = {
         ("A is not fault 3: then the portrait would stand upright", lambda: {"A": 3, "B": 4, "C": 1, "D": 2}),
         ("B is not fault 1: then nothing of a portrait", lambda: {"A": 2, "B": 1, "C": 4, "D": 3}),
         ("D is not fault 2: then the portrait would lie on its side", lambda: {"A": 2, "B": 4, "C": 1, "D": 2}),
-        ("C is not fault 4: then the shapes would stay", {"A": 2, "B": 4, "C": 4, "D": 3}),
+        ("C is not fault 4: then one pattern would repeat", {"A": 2, "B": 4, "C": 4, "D": 3}),
         ("Expected a dictionary", lambda: [2, 4, 1, 3]),
         ("Which fault has D?", lambda: {"A": 2, "B": 4, "C": 1}),
         ("no fault 6", lambda: {"A": 6, "B": 4, "C": 1, "D": 3}),
