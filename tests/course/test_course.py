@@ -92,7 +92,7 @@ def test_the_notebook_says_whose_code_goes_on(capsys):
     assert (whose("expert"), whose("expert_bank")) == ("the package's expert", "your expert_bank")
     capsys.readouterr()
     score("06")
-    assert capsys.readouterr().out.startswith("1 of 3 exercises are yours. Left: expert, class_home")
+    assert capsys.readouterr().out.startswith("1 of 5 exercises are yours. Left: expert, class_home, train_bank")
 
 
 @pytest.mark.parametrize("name", EXERCISES)

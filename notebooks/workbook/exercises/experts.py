@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mogle.experts import Expert, expert_bank
@@ -26,6 +27,35 @@ def class_shares(label_map: np.ndarray, patch: int = 16) -> np.ndarray:
     height, width = label_map.shape
     patches = label_map.reshape(height // patch, patch, width // patch, patch).swapaxes(1, 2).reshape(-1, patch**2)
     return (patches[:, :, None] == np.arange(len(LABELS))).mean(axis=1)
+
+
+def painter(hidden: int = 16) -> Expert:
+    """An expert that answers with a colour: (..., 64) -> (..., 3)."""
+    expert = Expert(hidden=hidden)
+    expert.net[2] = nn.Linear(hidden, 3)
+    return expert
+
+
+def train_bank(experts: Sequence[Any], tokens: Tensor, target: Tensor, steps: int) -> list[float]:
+    """Train the experts in place until the sum of their answers is the target -> the loss of each step.
+
+    tokens (B, E, N, 64), target (B, N, 3).
+    """
+    optimizer = torch.optim.Adam([weight for expert in experts for weight in expert.parameters()], lr=0.01)
+    losses = []
+    for _ in range(steps):
+        loss = (expert_bank(experts, tokens).sum(dim=1) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def never_seen(lessons: Sequence[np.ndarray], mask: np.ndarray) -> list[str]:
+    """The classes of a new label map that none of the lessons, label maps too, has: their experts know nothing."""
+    seen = {label for lesson in lessons for label in np.unique(lesson).tolist()}
+    return [LABELS[label] for label in np.unique(mask).tolist() if label not in seen]
 
 
 def check_expert(answer: Any) -> None:
@@ -120,6 +150,111 @@ def check_class_home(function: Callable[[np.ndarray], Any]) -> None:
         raise Wrong(f"The values are right, in a {type(found).__name__}; expected a numpy array, which label maps are.")
 
 
+def check_train_bank(function: Callable[..., Any]) -> None:
+    """experts, tokens (B, E, N, 64), target (B, N, 3), steps -> the loss of each step; the experts are trained."""
+    experts, tokens, steps = [painter() for _ in range(5)], torch.randn(6, 5, 8, 64), 80
+    target = expert_bank([painter() for _ in range(5)], tokens).sum(dim=1)
+    before = [[weight.clone() for weight in expert.parameters()] for expert in experts]
+    answers = expert_bank(experts, tokens)
+    off = answers.sum(dim=1) - target
+    start, piled = off.square().mean(), _watch_gradients(experts)
+    shapes = "expert_bank gives (B, E, N, 3), the target is (B, N, 3): add the experts' answers up, sum(dim=1)."
+    with advice(f"{shapes} And nothing may be detached on the way to the loss."), torch.enable_grad():
+        losses = function(experts, tokens.clone(), target.clone(), steps)
+    _check_losses(losses, steps)
+    pairs = enumerate(zip(experts, before, strict=True))
+    still = [i for i, (expert, old) in pairs if _same_weights(expert.parameters(), old)]
+    if len(still) == len(experts):
+        raise Wrong("The experts are as they were before: optimizer.step() is missing, or it trains copies of them.")
+    if still:
+        raise Wrong(f"{len(still)} of {len(experts)} experts are not trained: the optimizer needs everyone's weights.")
+    if piled:
+        raise Wrong("The gradients of earlier steps are still there and pile up: zero_grad() before backward().")
+    mistakes = {
+        "You average the experts' answers; the painting is their sum.": (answers.mean(dim=1) - target).square().mean(),
+        "You sum the squares; the loss is their mean, so that it does not depend on the size.": off.square().sum(),
+        "Each expert alone shall paint the whole; it is their sum that shall.": (
+            (answers - target[:, None]).square().mean()
+        ),
+        "These are absolute errors; expected the mean of the squares.": off.abs().mean(),
+        "There is a root around the mean; expected the mean of the squares.": start.sqrt(),
+    }
+    for hint, value in mistakes.items():
+        if abs(float(losses[0]) / float(value) - 1) < 1e-3:
+            raise Wrong(hint)
+    end = (expert_bank(experts, tokens).sum(dim=1) - target).square().mean()
+    if not end < start:
+        raise Wrong("The loss has grown: is its sign right, and the learning rate small enough?")
+    if end > 0.5 * start:
+        raise Wrong(f"The loss has hardly fallen in {steps} steps: try Adam with a larger learning rate, 0.01.")
+
+
+def _same_weights(weights: Any, others: Sequence[Tensor]) -> bool:
+    return all(torch.equal(weight, other) for weight, other in zip(weights, others, strict=True))
+
+
+def _watch_gradients(experts: Sequence[nn.Module]) -> list[bool]:
+    """A list that fills as soon as a backward pass adds to the gradients of one before."""
+    piled = list[bool]()
+    for weight in (weight for expert in experts for weight in expert.parameters()):
+        fresh = list[Tensor]()
+        weight.register_hook(lambda grad, fresh=fresh: fresh.append(grad.clone()))
+
+        def compared(weight: Tensor, fresh: list[Tensor] = fresh) -> None:
+            grad = weight.grad
+            if grad is not None and not torch.allclose(grad, fresh[-1]):
+                piled.append(True)
+
+        weight.register_post_accumulate_grad_hook(compared)
+    return piled
+
+
+def _check_losses(losses: Any, steps: int) -> None:
+    if losses is None:
+        raise Wrong("It returned None: is there a `return losses` at the end?")
+    if not isinstance(losses, (list, tuple, np.ndarray, Tensor)) or len(losses) != steps:
+        count = f"{len(losses)} of them" if hasattr(losses, "__len__") else f"a {type(losses).__name__}"
+        raise Wrong(f"Expected one loss for each of the {steps} steps, found {count}.")
+    if any(isinstance(loss, Tensor) and loss.requires_grad for loss in losses):
+        raise Wrong("Each loss you keep holds on to its whole graph of computations: keep loss.item(), a number.")
+    if not np.isfinite([float(loss) for loss in losses]).all():
+        raise Wrong("The loss is no longer a number: the learning rate is too large.")
+
+
+def check_never_seen(function: Callable[..., Any]) -> None:
+    """lessons, label maps, and a new label map -> names of the classes that will be painted wrongly."""
+
+    def drawn(*labels: int) -> np.ndarray:
+        return np.repeat(np.array([0, 0, 1, *labels], dtype=np.uint8), 16).reshape(-1, 16)
+
+    lessons, mask = [drawn(1, 2, 13, 10, 15), drawn(2, 13, 3, 17)], drawn(2, 10, 13, 13, 14, 14, 14, 16)
+    found = function([lesson.copy() for lesson in lessons], mask.copy())
+    if found is None:
+        raise Wrong("It returned None: is there a `return` at the end?")
+    if isinstance(found, str) or not all(isinstance(name, str) for name in found):
+        raise Wrong("Expected a list of names, such as those in LABELS.")
+    if unknown := sorted(set(found) - set(LABELS)):
+        raise Wrong(f"There is no class {unknown[0]!r}; the names are in LABELS.")
+    expected, names, present = set(never_seen(lessons, mask)), set(found), {LABELS[k] for k in np.unique(mask)}
+    if names == expected:
+        return
+    each = [{LABELS[k] for k in np.unique(lesson)} for lesson in lessons]
+    seen, everywhere = set.union(*each), set.intersection(*each)
+    if not names:
+        raise Wrong("No class at all? An expert whose mask was black in every lesson has never had to say a thing.")
+    if names == seen - present:
+        raise Wrong("The wrong way round: these are in the lessons and not in the new mask.")
+    if names == set(LABELS) - seen or names - present - seen:
+        raise Wrong("Some of these are not in the new mask: an expert that has nothing to paint paints nothing wrong.")
+    if names == present - everywhere:
+        raise Wrong("Missing in one lesson is not missing in all: one mask with the class is a lesson for its expert.")
+    if names == present:
+        raise Wrong("That is every class of the new mask: most of their experts have had lessons.")
+    if extra := sorted(names & seen):
+        raise Wrong(f"{extra[0]} occurs in the lessons, so its expert has learned it; small or rare is not unseen.")
+    raise Wrong(f"{len(expected - names)} more: large and small classes alike can be missing in the lessons.")
+
+
 EXERCISES = (
     Exercise("expert", NOTEBOOK, 1, 5, check_expert, (Expert,), (
         "Two linear layers with a ReLU between them, as in section 2, and nothing around them.",
@@ -136,5 +271,16 @@ EXERCISES = (
         "Cut the label map into patches first, 256 pixels in a row for each; then count.",
         "reshape (H/16, 16, W/16, 16), swap the two axes in the middle, reshape to (N, 256).",
         "(patches[:, :, None] == np.arange(19)).mean(axis=1) gives all shares at once.",
+    )),
+    Exercise("train_bank", NOTEBOOK, 2, 20, check_train_bank, (train_bank,), (
+        "Five lines in a loop: the painting, its loss, old gradients away, backward, a step. And keep the loss.",
+        "The optimizer takes the weights of all experts, made before the loop; the painting is the bank's sum(dim=1).",
+        "torch.optim.Adam([w for e in experts for w in e.parameters()], lr=0.01); loss = (painting - target).square()"
+        ".mean(); losses.append(loss.item()).",
+    )),
+    Exercise("never_seen", NOTEBOOK, 2, 10, check_never_seen, (never_seen,), (
+        "What has an expert been asked for, if its mask was black in every lesson?",
+        "Compare two sets: the labels that occur in any of the lessons, and those of the new mask.",
+        "np.unique of each lesson, joined into one set; then LABELS[k] for each k of np.unique(mask) outside it.",
     )),
 )  # fmt: skip

@@ -36,6 +36,54 @@ def loader_is_right(loader: Loader) -> bool:
     return bool(np.array_equal(found, label_map == np.arange(len(LABELS))[:, None, None]))
 
 
+#: Four faulty ways to pack latents (B, C, H, W); each gives tokens of the right shape, and all numbers are still there.
+SUSPECTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "A": lambda latents: pack_latents(latents.mT),
+    "B": lambda latents: pack_latents(latents).reshape(len(latents), -1, latents.shape[1], 4).mT.flatten(2),
+    "C": lambda latents: latents.reshape(len(latents), -1, 4 * latents.shape[1]),
+    "D": lambda latents: pack_latents(latents).unflatten(2, (-1, 2, 2)).mT.flatten(2),
+}
+#: What may have gone wrong, and what one would see then.
+FAULTS = {
+    1: ("a reshape without permute", "nothing of a portrait would be left, only bands of colour"),
+    2: ("rows and columns exchanged in the whole picture", "the portrait would lie on its side"),
+    3: ("the two last axes exchanged within each token", "the portrait would stand upright, its fine parts broken up"),
+    4: ("places before channels within each token", "one pattern would repeat from patch to patch, in wrong colours"),
+    5: ("tokens in reverse order", "the portrait would stand on its head, patch by patch"),
+}
+
+
+def wrong_packings() -> dict[str, int]:
+    """Which fault made which of the four pictures.
+
+    On its side: the whole picture is exchanged, 2. Upright, but broken up: within tokens, 3. A pattern that repeats in
+    every patch: channels, 4. Bands, and nothing left: a reshape, 1. None stands on its head, so 5 is innocent.
+    """
+    return {"A": 2, "B": 4, "C": 1, "D": 3}
+
+
+def check_wrong_packings(answer: Any) -> None:
+    """A fault, by its number, for each of the four pictures."""
+    found, expected = answer() if callable(answer) else answer, wrong_packings()
+    if not isinstance(found, dict):
+        raise Wrong("Expected a dictionary: a number of the list for each letter.")
+    if missing := [letter for letter in expected if letter not in found]:
+        raise Wrong(f"Which fault has {missing[0]}? Expected the four letters A, B, C and D.")
+    try:
+        numbers = {letter: int(found[letter]) for letter in expected}
+    except (TypeError, ValueError):
+        raise Wrong("Expected the numbers of the faults, 1 to 5.") from None
+    if wrong := [number for number in numbers.values() if number not in FAULTS]:
+        raise Wrong(f"There is no fault {wrong[0]}; the numbers go from 1 to {len(FAULTS)}.")
+    hints = [
+        f"{letter} is not fault {number}: then {FAULTS[number][1]}."
+        for letter, number in numbers.items()
+        if number != expected[letter]
+    ]
+    if hints:
+        raise Wrong(*hints)
+
+
 def check_conditions20(function: Callable[[np.ndarray], Any]) -> None:
     """label map (H, W) -> (20, 3, H, W) in [-1, 1]."""
     label_map = (np.arange(24 * 16) // 7 % len(LABELS)).astype(np.uint8).reshape(24, 16)
@@ -169,5 +217,10 @@ EXERCISES = (
         "A test needs an input whose right answer is known without the loader.",
         "Write a mask of your own in which all 19 labels occur, save it, and let the loader read the file.",
         "save_mask writes into io.BytesIO; Image.open reads it; compare with label_map == k for each k, everywhere.",
+    )),
+    Exercise("wrong_packings", NOTEBOOK, 2, 15, check_wrong_packings, (wrong_packings,), (
+        "Ask two things of each picture: do its parts lie where they should, and is each patch right in itself?",
+        "An order of tokens moves whole patches of 16 x 16 pixels; an order within tokens spoils what is inside them.",
+        "Make each fault yourself, from your pack: latents.mT before it is fault 2. Then look at unpack and decode.",
     )),
 )  # fmt: skip

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mogle.experts import Expert, expert_bank
-from workbook.exercises.experts import class_shares
+from mogle.labels import LABELS
+from workbook.exercises.experts import class_shares, never_seen, train_bank
 
 
 class Misspelt(nn.Module):
@@ -82,6 +83,88 @@ class OtherExpert(nn.Module):
         return tokens
 
 
+def mixed(answers):
+    return answers.sum(dim=1)
+
+
+def squares(off):
+    return off.square().mean()
+
+
+def trained(
+    mix=mixed, loss_of=squares, rate=0.01, clear=True, step=True, keep=lambda loss: loss.item(), who=slice(None)
+):
+    """A training loop with one thing changed."""
+
+    def loop(experts, tokens, target, steps):
+        optimizer = torch.optim.Adam([weight for expert in experts[who] for weight in expert.parameters()], lr=rate)
+        losses = []
+        for _ in range(steps):
+            loss = loss_of(mix(expert_bank(experts, tokens)) - target)
+            if clear:
+                optimizer.zero_grad()
+            loss.backward()
+            if step:
+                optimizer.step()
+            losses.append(keep(loss))
+        return losses
+
+    return loop
+
+
+def each_alone(experts, tokens, target, steps):
+    return trained(lambda answers: answers)(experts, tokens, target[:, None], steps)
+
+
+def silent_loop(experts, tokens, target, steps):
+    trained()(experts, tokens, target, steps)
+
+
+def by_minibatches(experts, tokens, target, steps):
+    """Plain gradient descent with momentum, without an optimizer, on a third of the samples at a time."""
+    weights = [weight for expert in experts for weight in expert.parameters()]
+    pace, losses = [torch.zeros_like(weight) for weight in weights], []
+    for number in range(steps):
+        some = torch.arange(number % 3, len(tokens), 3)
+        off = torch.vmap(lambda x: x.sum(dim=0))(expert_bank(experts, tokens[some])) - target[some]
+        loss = off.pow(2).mean()
+        with torch.no_grad():
+            for weight, speed, grad in zip(weights, pace, torch.autograd.grad(loss, weights), strict=True):
+                speed.mul_(0.9).add_(grad)
+                weight.sub_(0.05 * speed)
+        losses.append(loss.detach())
+    return losses
+
+
+def names_in(mask):
+    return {LABELS[label] for label in np.unique(mask)}
+
+
+def absent(lessons, mask):
+    return [name for name in LABELS if all(name not in names_in(lesson) for lesson in lessons)]
+
+
+def missing_once(lessons, mask):
+    return names_in(mask) - set.intersection(*map(names_in, lessons))
+
+
+def turned_round(lessons, mask):
+    return set.union(*map(names_in, lessons)) - names_in(mask)
+
+
+def largest(lessons, mask):
+    return [max(never_seen(lessons, mask), key=lambda name: (mask == LABELS.index(name)).sum())]
+
+
+def small(lessons, mask):
+    return [name for name in names_in(mask) if (mask == LABELS.index(name)).sum() < 20]
+
+
+def by_counting(lessons, mask):
+    together = np.bincount(np.concatenate([lesson.ravel() for lesson in lessons]), minlength=19)
+    return {name for k, name in enumerate(LABELS) if together[k] == 0 and (mask == k).any()}
+
+
 #: Exercise -> (words of the hint, wrong answer).
 WRONG = {
     "expert": [
@@ -121,6 +204,33 @@ WRONG = {
         ("expected a numpy array", lambda m: torch.from_numpy(class_shares(m))),
         ("ends at 255", lambda m: (class_shares(m) * 256).astype(np.uint8) / 256),
     ],
+    "train_bank": [
+        ("pile up", trained(clear=False)),
+        ("as they were before", trained(step=False)),
+        ("4 of 5 experts are not trained", trained(who=slice(1))),
+        ("You average the experts' answers", trained(lambda answers: answers.mean(dim=1))),
+        ("You sum the squares", trained(loss_of=lambda off: off.square().sum())),
+        ("Each expert alone", each_alone),
+        ("absolute errors", trained(loss_of=lambda off: off.abs().mean())),
+        ("There is a root", trained(loss_of=lambda off: off.square().mean().sqrt())),
+        ("loss has grown", trained(loss_of=lambda off: -off.square().mean())),
+        ("hardly fallen", trained(rate=1e-5)),
+        ("keep loss.item()", trained(keep=lambda loss: loss)),
+        ("`return losses`", silent_loop),
+        ("one loss for each of the 80 steps", lambda *given: train_bank(*given)[-1]),
+        ("add the experts' answers up", trained(lambda answers: answers)),
+    ],
+    "never_seen": [
+        ("No class at all?", lambda lessons, mask: []),
+        ("not in the new mask: an expert", absent),
+        ("Missing in one lesson", missing_once),
+        ("wrong way round", turned_round),
+        ("1 more", largest),
+        ("small or rare is not unseen", small),
+        ("every class of the new mask", lambda lessons, mask: names_in(mask)),
+        ("list of names", lambda lessons, mask: [14, 16]),
+        ("no class 'hats'", lambda lessons, mask: ["hats"]),
+    ],
 }  # fmt: skip
 
 #: Exercise -> a right answer that is not the package's.
@@ -128,4 +238,6 @@ OTHER_WAYS = {
     "expert": OtherExpert,
     "expert_bank": vmapped,
     "class_home": counted_by_hand,
+    "train_bank": by_minibatches,
+    "never_seen": by_counting,
 }

@@ -117,6 +117,17 @@ WRONG = {
         ("knows no more than that loader", lambda loader: picture_of_all(loader) == picture_of_all(loader_c)),
         ("raised AssertionError", asserts),
     ],
+    "wrong_packings": [
+        ("A is not fault 5: then the portrait would stand on its head", lambda: {"A": 5, "B": 4, "C": 1, "D": 3}),
+        ("A is not fault 3: then the portrait would stand upright", lambda: {"A": 3, "B": 4, "C": 1, "D": 2}),
+        ("B is not fault 1: then nothing of a portrait", lambda: {"A": 2, "B": 1, "C": 4, "D": 3}),
+        ("D is not fault 2: then the portrait would lie on its side", lambda: {"A": 2, "B": 4, "C": 1, "D": 2}),
+        ("C is not fault 4: then one pattern would repeat", {"A": 2, "B": 4, "C": 4, "D": 3}),
+        ("Expected a dictionary", lambda: [2, 4, 1, 3]),
+        ("Which fault has D?", lambda: {"A": 2, "B": 4, "C": 1}),
+        ("no fault 6", lambda: {"A": 6, "B": 4, "C": 1, "D": 3}),
+        ("the numbers of the faults", lambda: {"A": "sideways", "B": 4, "C": 1, "D": 3}),
+    ],
 }  # fmt: skip
 
 #: Exercise -> a right answer that is not the package's.
@@ -127,4 +138,5 @@ OTHER_WAYS = {
         lambda x, h, w: F.pixel_shuffle(x.mT.reshape(len(x), 64, h // 2, w // 2), 2),
     ),
     "broken_loader": asks_for(lambda found, m: all((found[k] == (m == k)).all() for k in range(19))),
+    "wrong_packings": {"D": "3", "C": "1", "B": "4", "A": "2"},
 }
