@@ -1,6 +1,6 @@
 """All exercises, in the order of the notebooks."""
 
-from workbook.exercises import experts, faces, flux, gating, tokens
+from workbook.exercises import experts, faces, flux, gating, stream, tokens
 
-NOTEBOOKS = (faces, tokens, flux, experts, gating)
+NOTEBOOKS = (faces, tokens, flux, stream, experts, gating)
 EXERCISES = {exercise.name: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
