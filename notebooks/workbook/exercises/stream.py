@@ -363,11 +363,11 @@ EXERCISES = (
     )),
     Exercise("influences", NOTEBOOK, 2, 10, check_influences, (influences,), (
         "Attention is the only place where tokens meet. Follow who looks at whom: news travels from key to query.",
-        "The mask reaches the velocity if image queries see condition keys. What would let the image reach the stream?",
-        "Look at your three masks: the part at the upper right answers the first question, at the lower left the second.",
+        "The mask reaches the velocity if image queries see condition keys. What lets the image reach the stream?",
+        "Look at your three masks: the part at the upper right answers the first question, the lower left the second.",
     )),
     Exercise("attend_kept", NOTEBOOK, 2, 20, check_attend_kept, (attend_kept,), (
-        "Only what never changes may be kept: the condition's key and value. Those of text and image are new each time.",
+        "Only what never changes may be kept: the condition's key and value. Those of text and image are always new.",
         "If the memory has nothing yet, call make_condition() and put its pair there. Then join and attend as ever.",
         'if "condition" not in memory: memory["condition"] = make_condition(). Then torch.cat along dim=1 for keys and '
         "for values, the usual softmax, and flatten(2).",

@@ -74,8 +74,11 @@ def forgetful(query, rest, make_condition, memory):
     return attend_kept(query, rest, make_condition, {})
 
 
-def global_memory(query, rest, make_condition, memory, known={}):  # noqa: B006: that is the mistake
-    return attend_kept(query, rest, make_condition, known)
+_KNOWN: dict = {}
+
+
+def global_memory(query, rest, make_condition, memory):
+    return attend_kept(query, rest, make_condition, _KNOWN)
 
 
 def keeping_all(query, rest, make_condition, memory):
@@ -142,7 +145,8 @@ WRONG = {
         ("LoRA acts on nothing", lora_on(lambda length, count: slice(0))),
         ("B A x alone", replaced),
         ("bias is missing", lambda weight, bias, *rest: stream_linear(weight, torch.zeros(5), *rest)),
-        ("bias is added twice", lambda w, bias, *rest: lora_on(last, lambda x, a, b: x @ a.T @ b.T + bias)(w, bias, *rest)),
+        ("bias is added twice",
+         lambda w, bias, *rest: lora_on(last, lambda x, a, b: x @ a.T @ b.T + bias)(w, bias, *rest)),
         ("subtracted", lora_on(last, lambda x, a, b: -(x @ a.T @ b.T))),
         ("divided by the rank", lora_on(last, lambda x, a, b: x @ a.T @ b.T / len(a))),
         ("nonlinearity", lora_on(last, lambda x, a, b: (x @ a.T).relu() @ b.T)),
