@@ -276,7 +276,8 @@ def attend_kept(
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, value)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -358,8 +359,8 @@ EXERCISES = (
     Exercise("who_sees_whom", NOTEBOOK, 2, 15, check_who_sees_whom, (who_sees_whom,), (
         "There are four parts: rest at rest, rest at condition, condition at rest, condition at condition.",
         "Rows look, columns are looked at. 'independent' closes one part of the four, 'separate' closes two.",
-        "Begin with torch.ones(total, total, dtype=torch.bool). mask[num_rest:, :num_rest] = False is what 'independent'"
-        " closes; 'separate' also closes mask[:num_rest, num_rest:].",
+        "Begin with torch.ones(total, total, dtype=torch.bool). mask[num_rest:, :num_rest] = False is what "
+        "'independent' closes; 'separate' also closes mask[:num_rest, num_rest:].",
     )),
     Exercise("influences", NOTEBOOK, 2, 10, check_influences, (influences,), (
         "Attention is the only place where tokens meet. Follow who looks at whom: news travels from key to query.",
