@@ -165,7 +165,7 @@ def _read_masks(paths: list[Path], order: str) -> dict[str, np.ndarray]:
 
     masks = {path.stem: decode_mask(path, labels=order) for path in paths}
     if len(masks) < len(paths):
-        raise MogleError("--masks: found two of one name; rename one, results are listed by name")
-    if empty := [name for name, label_map in masks.items() if not label_map.any()]:
+        raise MogleError(f"{', '.join(map(str, paths))}: two masks of one name; rename one, results are listed by name")
+    if empty := [path for path in paths if not masks[path.stem].any()]:
         raise MogleError(f"{empty[0]}: found nothing but background, expected a face")
     return masks

@@ -96,7 +96,7 @@ def overlay(image: Any, label_map: np.ndarray, strength: float = 0.5) -> np.ndar
 
 
 @contextmanager
-def _drawing(height: float, style: Any = None) -> Iterator[Figure]:
+def drawing(height: float, style: Any = None) -> Iterator[Figure]:
     """A new figure of a height in inches, and the course's style while it is drawn."""
     with matplotlib.rc_context(style, STYLE):
         yield Figure(figsize=(WIDTH, height), layout="constrained")
@@ -154,7 +154,7 @@ def image_grid(
     height = sum(max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen)
     height += len(seen) * (0.08 + 0.17 * _most_lines([text for row in captions for text in row], side))
     height += 0.2 + 0.25 * math.ceil(len(named) / 7) + 0.17 * _most_lines(columns, side)
-    with _drawing(height, {"axes.grid": False}) as figure:
+    with drawing(height, {"axes.grid": False}) as figure:
         axes, shown = figure.subplots(len(seen), count, squeeze=False), None
         for (r, c), ax in np.ndenumerate(axes):
             picture = seen[r][c] if c < len(seen[r]) else None
@@ -194,7 +194,7 @@ def _name_regions(ax: Any, label_map: Any) -> None:
 def heat_map(values: Any, *, xlabel: str, ylabel: str, bar: str, names: Sequence[str] = ()) -> Figure:
     """One map of numbers (rows, columns) with named axes; `names` stand at both axes, as in a confusion matrix."""
     array = np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values)
-    with _drawing(min(7.0, 1.2 + 7.0 * array.shape[0] / array.shape[1]), {"axes.grid": False}) as figure:
+    with drawing(min(7.0, 1.2 + 7.0 * array.shape[0] / array.shape[1]), {"axes.grid": False}) as figure:
         ax = figure.subplots()
         figure.colorbar(ax.imshow(array, cmap=MAP, interpolation="nearest"), ax=ax, label=bar)
         ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -222,7 +222,7 @@ def scatter_labels(
 
     Keys of `x` and of each series are labels; the names stand beside the last series' marks.
     """
-    with _drawing(3.8) as figure:
+    with drawing(3.8) as figure:
         ax = figure.subplots()
         for (name, y), ring in zip(series.items(), (False, True), strict=False):
             for label in sorted(y):
@@ -265,7 +265,7 @@ def lines(series: Mapping[str, Any], *, x: Any = None, xlabel: str, ylabel: str,
         colours: for each series the number of its colour; series of one colour differ by their dashes.
     """
     used = list(colours) or [i % len(LINES) for i in range(len(series))]
-    with _drawing(3.2) as figure:
+    with drawing(3.2) as figure:
         ax = figure.subplots()
         for i, (name, values) in enumerate(series.items()):
             y = np.asarray(values, dtype=float)

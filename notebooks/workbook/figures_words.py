@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyBboxPatch, Polygon, Rectangle
 
-from workbook.figures import LINES, STYLE, WIDTH
+from workbook.figures import LINES, drawing
 
 _GRAY, _INK, _RIGHT, _WRONG = "#707070", "#222222", LINES[2], LINES[1]
-
-
-@contextmanager
-def _drawing(height: float, style: Any = None) -> Iterator[Figure]:
-    with matplotlib.rc_context(style, STYLE):
-        yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def pieces(rows: Mapping[str, Sequence[str]], ids: Mapping[str, Sequence[int]], places: Mapping[str, int]) -> Figure:
@@ -29,7 +21,7 @@ def pieces(rows: Mapping[str, Sequence[str]], ids: Mapping[str, Sequence[int]], 
         rows, ids: name of the row -> its pieces, and their numbers.
         places: name of the row -> how many places it is padded to.
     """
-    with _drawing(0.85 * len(rows) + 0.1, {"axes.grid": False}) as figure:
+    with drawing(0.85 * len(rows) + 0.1, {"axes.grid": False}) as figure:
         ax = figure.subplots()
         ends = []
         for y, (name, parts) in enumerate(rows.items()):
@@ -74,7 +66,7 @@ def bars(
     """
     used = list(colours) or list(range(len(series)))
     width = 0.8 / len(series)
-    with _drawing(3.2) as figure:
+    with drawing(3.2) as figure:
         ax = figure.subplots()
         for i, (name, values) in enumerate(series.items()):
             places = np.arange(len(names)) + (i - (len(series) - 1) / 2) * width
@@ -94,7 +86,7 @@ def bars(
 
 def histograms(series: Mapping[str, Any], *, xlabel: str, ylabel: str) -> Figure:
     """Histograms over one another, each in shares of its own series."""
-    with _drawing(3.2) as figure:
+    with drawing(3.2) as figure:
         ax = figure.subplots()
         arrays = {name: np.asarray(values, dtype=float) for name, values in series.items()}
         edges = np.linspace(min(map(np.min, arrays.values())), max(map(np.max, arrays.values())), 61)
@@ -120,7 +112,7 @@ def heads(
         said: for each sentence the same of what it says: 0 or 1.
     """
     columns = {"as it is said": said, **readings}
-    with _drawing(3.0 * len(sentences), {"axes.grid": False}) as figure:
+    with drawing(3.0 * len(sentences), {"axes.grid": False}) as figure:
         axes = figure.subplots(len(sentences), len(columns), squeeze=False)
         for (row, column), ax in np.ndenumerate(axes):
             name, right = list(columns)[column], said[row]

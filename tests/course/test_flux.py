@@ -9,7 +9,7 @@ from diffusers import FluxTransformer2DModel
 from mogle import blocks
 from mogle.training.flow import sample_times
 from workbook import figures_flux
-from workbook.exercises import flux
+from workbook.exercises import flows, flux
 from workbook.figures import png
 
 T, N = 5, 6
@@ -60,26 +60,26 @@ def test_the_planted_fault_is_one_word_of_the_line_that_is_the_answer(inputs):
 
 def test_the_best_velocity_of_one_point_leads_to_it_in_one_step():
     point, noise = torch.tensor([[0.3, -0.7]]), torch.randn(4, 2)
-    walk = flux.sample(flux.best_velocity(point), noise, [1.0, 0.0])
+    walk = flows.sample(flows.best_velocity(point), noise, [1.0, 0.0])
     assert torch.allclose(walk[-1], point.expand(4, 2), atol=1e-6) and torch.equal(walk[0], noise)
 
 
 def test_the_best_velocity_has_the_least_loss():
     torch.manual_seed(0)
-    drawing = flux.face(40)
-    best = flux.best_velocity(drawing)
+    drawing = flows.face(40)
+    best = flows.best_velocity(drawing)
     batch = (
         drawing.repeat(250, 1),
         torch.randn(10_000, 2),
         sample_times(10_000, torch.Generator().manual_seed(0), "cpu"),
     )
-    least = flux.flow_loss(best, *batch)
+    least = flows.flow_loss(best, *batch)
     for other in (lambda z, t: best(z, t) + 0.3, lambda z, t: 0.8 * best(z, t), lambda z, t: z / t[:, None]):
-        assert flux.flow_loss(other, *batch) > least
+        assert flows.flow_loss(other, *batch) > least
 
 
 def test_figures_are_drawn_and_the_same_every_time():
-    drawing, grid = flux.face(50), torch.cartesian_prod(torch.linspace(-2, 2, 3), torch.linspace(-2, 2, 3))
+    drawing, grid = flows.face(50), torch.cartesian_prod(torch.linspace(-2, 2, 3), torch.linspace(-2, 2, 3))
     for draw in (
         lambda: figures_flux.clouds({"one": drawing, "two": grid}, behind=drawing),
         lambda: figures_flux.arrows({"t = 1": (grid, grid + 0.1)}, drawing),

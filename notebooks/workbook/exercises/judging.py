@@ -71,6 +71,27 @@ def loaded(answer: Any, reference: nn.Module, parts: str) -> Any:
     return model
 
 
+def check_choice(answer: Any, what: str, right: int, refuted: Mapping[int, str], verdict: str) -> None:
+    """The number of one line, explanation, ... (`what`), given as it is or by a function.
+
+    Args:
+        refuted: each other number -> why it is not that one; `verdict` stands before it.
+
+    Raises:
+        Wrong: it is no number, none of these, or one that is refuted.
+    """
+    found = answer() if callable(answer) else answer
+    try:
+        number = int(str(found).strip().lower().removeprefix(what))
+    except ValueError:
+        raise Wrong(f"Expected the number of one {what}; found {found!r}.") from None
+    if number == right:
+        return
+    if number not in refuted:
+        raise Wrong(f"There is no {what} {number}; the numbers go from 1 to {max(right, *refuted)}.")
+    raise Wrong(f"{what.capitalize()} {number} {verdict}: {refuted[number]}.")
+
+
 @contextmanager
 def advice(text: str) -> Iterator[None]:
     """Where shapes do not fit: torch's own message, and advice that is about the exercise."""

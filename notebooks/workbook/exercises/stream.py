@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbook.checking import Exercise, Wrong
-from workbook.exercises.judging import advice, compare, same
+from workbook.exercises.judging import advice, check_choice, compare, same
 
 NOTEBOOK = "05_a_second_stream"
 
@@ -111,16 +111,7 @@ _REFUTED = {
 
 def check_fusing_fault(answer: Any) -> None:
     """The number of the explanation that fits."""
-    found = answer() if callable(answer) else answer
-    try:
-        number = int(str(found).strip().lower().removeprefix("explanation"))
-    except ValueError:
-        raise Wrong(f"Expected the number of one explanation; found {found!r}.") from None
-    if number == fusing_fault():
-        return
-    if number not in _REFUTED:
-        raise Wrong(f"There is no explanation {number}; the numbers go from 1 to {max(_REFUTED)}.")
-    raise Wrong(f"Explanation {number} does not hold: {_REFUTED[number]}.")
+    check_choice(answer, "explanation", fusing_fault(), _REFUTED, "does not hold")
 
 
 # --- who sees whom -----------------------------------------------------------------------------------------------

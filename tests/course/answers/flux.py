@@ -1,9 +1,10 @@
-"""Answers to `workbook.exercises.flux`: wrong ones with words of their hints, right ones by another way."""
+"""Answers to `workbook.exercises.flows` and `.flux`: wrong ones with words of their hints, right ones another way."""
 
 import torch
 import torch.nn.functional as F
 
-from workbook.exercises.flux import attend_jointly, euler_step, flow_loss, interpolate, rope_map, rotate, sample
+from workbook.exercises.flows import euler_step, flow_loss, interpolate, sample
+from workbook.exercises.flux import attend_jointly, rope_map, rotate
 
 
 def stretched(t, z):
