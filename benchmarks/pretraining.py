@@ -58,7 +58,7 @@ loop.Progress.__call__ = note
 data = corpus.Corpus(tokens=random(), views={"one": random()}, weight=torch.ones(n, 64), **texts)
 speed = loop.Speed("cpu", loop.multiplies_bf16(torch.device("cpu")), True)
 base.pretrain_base(model, clip, t5, data, steps=steps, batch=64, learning_rate=2e-3, stream=0.5, easy_until=0.0,
-    drop_text=0.1, high_noise=0.4, train_text=True, ema=0.999, seed=0, speed=speed)
+    drop_text=0.1, high_noise=0.4, drawings=0.0, train_text=True, ema=0.999, seed=0, speed=speed)
 """
 
 

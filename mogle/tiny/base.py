@@ -91,6 +91,7 @@ def pretrain_base(
     stream: float,
     drop_text: float,
     high_noise: float,
+    drawings: float,
     train_text: bool,
     easy_until: float,
     ema: float,
@@ -104,6 +105,7 @@ def pretrain_base(
 
     Args:
         stream: share of the batches that carry a second stream.
+        drawings: share of the flat drawings among the views in it; masks are the nearest to them.
         easy_until: up to this share of the steps the second stream is at times the picture itself: attention finds a
             stream sooner if reading it pays. A model that reads views already needs none of that: 0.
         train_text: the text encoders train too; else they stay as they are.
@@ -144,8 +146,8 @@ def pretrain_base(
         with_stream = bool(torch.rand((), generator=torch.Generator().manual_seed(seed * 7919 + step)) < stream)
         easy = max(0.1, 1 - step / (easy_until * last)) if easy_until else 0.1
         draw = corpus.draw(
-            mine, generator, stream=with_stream, drop_text=drop_text, high_noise=high_noise, easy=easy,
-            mixed=max(0.2, easy if easy_until else 0.0),
+            mine, generator, stream=with_stream, drop_text=drop_text, high_noise=high_noise,
+            drawings=drawings, easy=easy, mixed=max(0.2, easy if easy_until else 0.0),
         )  # fmt: skip
         weighted, plain = shared(draw)
         weighted.backward()
@@ -182,6 +184,36 @@ def validate(loss: FlowLoss, heldout: Corpus, view: str = "drawing", seed: int =
     return found
 
 
+@torch.no_grad()
+def sample(
+    loss: FlowLoss, corpus: Corpus, stream: Tensor | None, *, since: float = 1.0, steps: int = 20, seed: int = 0
+) -> Tensor:
+    """Pictures' tokens (B, S, 64) for a corpus' fullest captions and a stream, by Euler steps of equal length.
+
+    With `since` below 1 they start there on the way from the true picture to noise, and take that share of the steps.
+    """
+    states, pooled = loss.encode(corpus.clip_ids[:, -1].long(), corpus.t5_ids[:, -1].long())
+    generator = torch.Generator(corpus.tokens.device).manual_seed(seed)
+    noise = torch.randn(corpus.tokens.shape, generator=generator, device=corpus.tokens.device)
+    z = torch.lerp(corpus.tokens.float(), noise, since)
+    times = torch.linspace(since, 0, round(since * steps) + 1).tolist()
+    for now, then in zip(times, times[1:], strict=False):
+        t = z.new_full((len(z),), now)
+        z = z + (then - now) * loss.velocity(z, stream, states, pooled, t, torch.ones_like(t))
+    return z
+
+
+@torch.no_grad()
+def decode(vae: Any, tokens: Tensor) -> Tensor:
+    """Tokens (B, S, 64) -> uint8 pictures (B, H, W, 3) on the CPU."""
+    from diffusers import FluxPipeline
+
+    config, side = vae.config, round(tokens.shape[1] ** 0.5) * 16
+    latents = FluxPipeline._unpack_latents(tokens, side, side, 8) / config.scaling_factor + config.shift_factor
+    pixels = vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
 class Watch:
     """Writes `validation.jsonl` and pictures of held-out portraits' sentences and views, as training goes on."""
 
@@ -196,30 +228,11 @@ class Watch:
             file.write(json.dumps(facts) + "\n")
         self.sheet(loss).save(self.folder / f"step-{step:06d}.png")
 
-    @torch.no_grad()
-    def sheet(self, loss: FlowLoss, steps: int = 20) -> Any:
-        """Rows: portraits through the VAE; from the sentence alone; from sentence and drawing. 20 Euler steps each."""
+    def sheet(self, loss: FlowLoss) -> Any:
+        """Rows: portraits through the VAE; from the sentence alone; from sentence and drawing."""
         from PIL import Image
 
-        some = self.heldout._rows(slice(0, self.pictures))
-        states, pooled = loss.encode(some.clip_ids[:, -1].long(), some.t5_ids[:, -1].long())
-        generator = torch.Generator(some.tokens.device).manual_seed(0)
-        start = torch.randn(some.tokens.shape, generator=generator, device=some.tokens.device)
-        rows = [some.tokens.float()]
-        for stream in (None, some.views["drawing"].float()):
-            z, times = start, torch.linspace(1, 0, steps + 1).tolist()
-            for now, then in zip(times, times[1:], strict=False):
-                t = z.new_full((len(z),), now)
-                z = z + (then - now) * loss.velocity(z, stream, states, pooled, t, torch.ones_like(t))
-            rows.append(z)
-        pixels = torch.cat([torch.cat(list(self._decode(row)), dim=1) for row in rows])
+        some = self.heldout.rows(slice(0, self.pictures))
+        rows = [some.tokens.float(), sample(loss, some, None), sample(loss, some, some.views["drawing"].float())]
+        pixels = torch.cat([torch.cat(list(decode(self.vae, row)), dim=1) for row in rows])
         return Image.fromarray(pixels.numpy())
-
-    def _decode(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S, 64) -> uint8 pictures (B, H, W, 3)."""
-        from diffusers import FluxPipeline
-
-        config, side = self.vae.config, round(tokens.shape[1] ** 0.5) * 16
-        latents = FluxPipeline._unpack_latents(tokens, side, side, 8) / config.scaling_factor + config.shift_factor
-        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample.float()
-        return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()

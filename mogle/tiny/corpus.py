@@ -67,16 +67,17 @@ class Corpus:
 
     def split(self, heldout: int = HELDOUT) -> tuple[Corpus, Corpus]:
         """All but the last portraits, and the last."""
-        return self._rows(slice(None, -heldout)), self._rows(slice(-heldout, None))
+        return self.rows(slice(None, -heldout)), self.rows(slice(-heldout, None))
 
-    def _rows(self, rows: slice) -> Corpus:
+    def rows(self, rows: slice) -> Corpus:
+        """Some of the portraits."""
         whole = {f.name: getattr(self, f.name) for f in fields(self)}
         some = {name: whole[name][rows] for name in ("tokens", "weight", "clip_ids", "t5_ids")}
         return replace(self, **some, views={name: view[rows] for name, view in self.views.items()})
 
     def draw(
         self, batch: int, generator: torch.Generator, *, stream: bool, drop_text: float, high_noise: float,
-        easy: float = 0.0, mixed: float = 0.2,
+        drawings: float, easy: float = 0.0, mixed: float = 0.2,
     ) -> Draw:  # fmt: skip
         """A random batch; captions are empty with probability `drop_text`; see `sample_times` and `_stream`."""
         device = self.tokens.device
@@ -84,7 +85,7 @@ class Corpus:
         z0 = self.tokens[rows].float()
         noise = torch.randn(z0.shape, generator=generator, device=device)
         t = sample_times(batch, generator, device, high_noise)
-        second = self._stream(rows, easy, mixed, generator) if stream else None
+        second = self._stream(rows, drawings, easy, mixed, generator) if stream else None
         clip_ids, t5_ids = self._captions(rows, drop_text, generator)
         return Draw(
             torch.lerp(z0, noise, t[:, None, None]), second, clip_ids, t5_ids, t, noise - z0, self.weight[rows].float()
@@ -97,8 +98,10 @@ class Corpus:
         clip_ids = torch.where(empty, self.empty_clip, self.clip_ids[rows, which].long())
         return clip_ids, torch.where(empty, self.empty_t5, self.t5_ids[rows, which].long())
 
-    def _stream(self, rows: Tensor, easy: float, mixed: float, generator: torch.Generator) -> Tensor:
+    def _stream(self, rows: Tensor, drawings: float, easy: float, mixed: float, generator: torch.Generator) -> Tensor:
         """(B, S, 64): a random view of each sample, at times mixed with the picture's own tokens, noised, or with gaps.
+
+        A share of `drawings` of the samples see a flat drawing, the others the other views, each as often.
 
         The mixtures are the bridge: a network that has learned to copy the picture itself ignored every other view,
         until there were pictures half one and half the other. `mixed` is their share of the samples; with probability
@@ -110,7 +113,9 @@ class Corpus:
             return torch.rand(*shape, generator=generator, device=device)
 
         views = torch.stack([view[rows] for view in self.views.values()])
-        which = torch.randint(len(views), (count,), generator=generator, device=device)
+        drawn = torch.tensor([name.startswith("drawing") for name in self.views], device=device)
+        shares = torch.where(drawn, drawings / drawn.sum(), (1 - drawings) / (~drawn).sum())
+        which = shares.multinomial(count, replacement=True, generator=generator)
         own, stream = self.tokens[rows].float(), views[which, torch.arange(count, device=device)].float()
         stream = torch.lerp(stream, own, torch.where(uniform(count) < mixed, uniform(count), 0.0)[:, None, None])
         level = torch.where(uniform(count) < 0.75, 0.0, 0.8 * uniform(count))[:, None, None]

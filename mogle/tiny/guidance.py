@@ -57,6 +57,7 @@ def distill_guidance(
     stream: float,
     drop_text: float,
     high_noise: float,
+    drawings: float,
     seed: int,
     speed: Speed,
     checkpoint: Path | None = None,
@@ -94,7 +95,9 @@ def distill_guidance(
     for step in range(halfway.load(device), steps):
         generator.manual_seed(processes.seed(seed, step))
         with_stream = bool(torch.rand((), generator=torch.Generator().manual_seed(seed * 7919 + step)) < stream)
-        draw = corpus.draw(mine, generator, stream=with_stream, drop_text=drop_text, high_noise=high_noise)
+        draw = corpus.draw(
+            mine, generator, stream=with_stream, drop_text=drop_text, high_noise=high_noise, drawings=drawings
+        )
         guidance = 1 + 4 * torch.rand(len(ones), generator=generator, device=device)
         strength = (1 + slope * (guidance - 1))[:, None, None]
         states, pooled = student.encode(draw.clip_ids, draw.t5_ids)

@@ -212,10 +212,10 @@ def keep_memory(arguments: Sequence[str]) -> None:
 
 
 class Progress:
-    """Prints running means twenty-five times a run; reads the losses only then, so that a GPU is not held up."""
+    """Prints running means twenty-five times a run, of a long one each hundred steps; reads the losses only then."""
 
     def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps, self.every = name, steps, max(1, steps // 25)
+        self.name, self.steps, self.every = name, steps, max(1, min(steps // 25, 100))
         self.start = time.monotonic()
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}

@@ -113,7 +113,7 @@ def test_the_step_compiles_to_one_graph(shop):
     corpus, generator = stages._corpus(shop), torch.Generator().manual_seed(0)
     loss = FlowLoss(transformer, corpus, loop.Speed("cpu", bf16=True), (clip, t5), False)
     for stream in (False, True):
-        draw = corpus.draw(4, generator, stream=stream, drop_text=0.1, high_noise=0.4)
+        draw = corpus.draw(4, generator, stream=stream, drop_text=0.1, high_noise=0.4, drawings=0.5)
         with torch.no_grad():
             states, pooled = loss.encode(draw.clip_ids, draw.t5_ids)
             inputs = (draw.noisy, draw.stream, states, pooled, draw.t, torch.ones(4), draw.target, draw.weight)
