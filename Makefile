@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 COUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help course test test-slow lab data clean
+.PHONY: help course test test-slow lab data site clean
 
 help:
 	@echo "make course     install, run the whole course on the tiny model, write one HTML page (15 minutes on two cores)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lab        JupyterLab on your own copies of the notebooks, in runs/student; what you did in them stays"
 	@echo "make data       paint $(COUNT) portraits of each set under runs/data"
+	@echo "make site       the course as static pages, in build/site"
 	@echo "make clean      remove caches and build products, not what was trained or painted"
 
 # torch first and by itself: with its version fixed nothing after it can pull in another build.
@@ -22,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) .ci/check_machine.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[course,app,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[course,app,site,dev]" -c constraints.txt
 	touch $@
 
 course: $(READY)
@@ -46,6 +47,11 @@ data: $(READY)
 	for set in portraits female balanced; do \
 		$(BIN)/mogle data paint --set $$set --count $(COUNT) --out runs/data/$$set || exit; \
 	done
+
+# Warnings are errors: a link that leads nowhere is one of them.
+site: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html -c docs/site . build/site
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

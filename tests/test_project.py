@@ -36,7 +36,11 @@ def test_environment_equals_pyproject():
     *conda, pip = environment["dependencies"]
     assert environment["name"] == PROJECT["name"] and conda == ["python=3.11", "pip"]
     assert PROJECT["requires-python"] == ">=3.11"
-    expected = [*PROJECT["dependencies"], *(r for extra in ("course", "app", "dev") for r in EXTRAS[extra]), "-e ."]
+    expected = [
+        *PROJECT["dependencies"],
+        *(r for extra in ("course", "app", "site", "dev") for r in EXTRAS[extra]),
+        "-e .",
+    ]
     assert sorted(pip["pip"]) == sorted(expected)
 
 

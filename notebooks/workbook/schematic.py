@@ -34,7 +34,11 @@ _ARROWS = (
     ("experts", "stream"), ("gate", "stream"), ("stream", "lora"), ("sentence", "words"), ("words", "flux"),
     ("noise", "flux"), ("flux", "steps"), ("steps", "face"),
 )  # fmt: skip
+#: Pictures one above the other: name -> (left, bottom), side, how many.
+_PICTURES = {"mask": ((0.05, 1.35), 1.2, 1), "pictures": ((1.65, 0.95), 0.62, 3), "face": ((9.0, 1.5), 0.95, 1)}
+_GAP = 0.06
 PARTS = ("mask", "pictures", *_BOXES, "face")
+BOARD = (10, 4.2)  # width and height
 
 
 #: For those who cannot see it; the parts at hand are named after it.
@@ -43,6 +47,14 @@ ALT = (
     "stream of them. FLUX, frozen, has three streams: text from a sentence, the condition with LoRA, and the noisy "
     "image; 28 steps lead to the face."
 )
+
+
+def place(part: str) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height of a part on the board."""
+    if part in _BOXES:
+        return _BOXES[part]
+    (left, bottom), side, count = _PICTURES[part]
+    return left, bottom, side, count * (side + _GAP) - _GAP
 
 
 def schematic(*lit: str, mask: Path, face: Path) -> Figure:
@@ -76,18 +88,15 @@ def schematic(*lit: str, mask: Path, face: Path) -> Figure:
     chosen = [0, *(1 + label for label in (14, 13))]  # global, hat, hair
     with matplotlib.rc_context({"axes.grid": False}, STYLE):
         figure = Figure(figsize=(WIDTH, WIDTH * 0.42))
-        board = figure.add_axes((0, 0, 1, 1), xlim=(0, 10), ylim=(0, 4.2))
+        board = figure.add_axes((0, 0, 1, 1), xlim=(0, BOARD[0]), ylim=(0, BOARD[1]))
         board.axis("off")
-        places = {name: _box(board, place, *texts[name], name in lit) for name, place in _BOXES.items()}
-        places["mask"] = _pictures(
-            board, [pixels(label_map)], (0.05, 1.35), 1.2, f"mask\n{height} × {width}", "mask" in lit
-        )
-        small = [pixels(images[i]) for i in chosen]
-        places["pictures"] = _pictures(board, small, (1.65, 0.95), 0.62, f"{e} pictures", "pictures" in lit)
-        made = [np.asarray(Image.open(face).convert("RGB"))]
-        places["face"] = _pictures(board, made, (9.0, 1.5), 0.95, "face", "face" in lit)
+        for name in _BOXES:
+            _box(board, name, *texts[name], name in lit)
+        _pictures(board, "mask", [pixels(label_map)], f"mask\n{height} × {width}", "mask" in lit)
+        _pictures(board, "pictures", [pixels(images[i]) for i in chosen], f"{e} pictures", "pictures" in lit)
+        _pictures(board, "face", [np.asarray(Image.open(face).convert("RGB"))], "face", "face" in lit)
         for start, end in _ARROWS:
-            _arrow(board, places[start], places[end], start in lit and end in lit)
+            _arrow(board, place(start), place(end), start in lit and end in lit)
         looks: dict[str, Any] = {"color": _INK if "flux" in lit else _GRAY, "va": "center", "ha": "center"}
         left, _, width, _ = _BOXES["flux"]
         for y, name in ((3.65, "text"), (2.95, "FLUX,\nfrozen"), (0.5, "image")):
@@ -101,9 +110,9 @@ def show_lit(*lit: str, mask: Path, face: Path) -> None:
     show(schematic(*lit, mask=mask, face=face), alt=f"{ALT} Lit here: {', '.join(lit)}.")
 
 
-def _box(board: Any, place: tuple[float, ...], title: str, shape: str, lit: bool) -> tuple[float, ...]:
+def _box(board: Any, name: str, title: str, shape: str, lit: bool) -> None:
     """A named box with the shape of what leaves it."""
-    left, bottom, width, height = place
+    left, bottom, width, height = _BOXES[name]
     colours: dict[str, Any] = {
         "edgecolor": _LIT if lit else _DIM,
         "facecolor": _FILL if lit else "white",
@@ -116,14 +125,13 @@ def _box(board: Any, place: tuple[float, ...], title: str, shape: str, lit: bool
         middle, bottom + height * (0.68 if shape else 0.5), title, ha="center", va="center", color=ink, weight=weight
     )
     board.text(middle, bottom + height * 0.26, shape, ha="center", va="center", color=ink, fontsize=9)
-    return place
 
 
-def _pictures(board: Any, pictures: list[Any], corner: tuple[float, float], side: float, text: str, lit: bool) -> Any:
-    """Pictures one above the other, with a text below."""
-    left, bottom = corner
+def _pictures(board: Any, name: str, pictures: list[Any], text: str, lit: bool) -> None:
+    """Pictures one above the other, with a text above them."""
+    (left, bottom), side, _ = _PICTURES[name]
     for i, picture in enumerate(pictures):
-        low = bottom + i * (side + 0.06)
+        low = bottom + i * (side + _GAP)
         board.imshow(picture, extent=(left, left + side, low, low + side), interpolation="nearest", zorder=2)
         frame: dict[str, Any] = {
             "edgecolor": _LIT if lit else _DIM,
@@ -132,10 +140,9 @@ def _pictures(board: Any, pictures: list[Any], corner: tuple[float, float], side
         }
         board.add_patch(Rectangle((left, low), side, side, zorder=3, **frame))
     ink, weight = (_INK, "bold") if lit else (_GRAY, "normal")
-    top = bottom + len(pictures) * (side + 0.06)
+    top = bottom + len(pictures) * (side + _GAP)
     board.text(left + side / 2, top + 0.05, text, ha="center", va="bottom", color=ink, weight=weight, fontsize=9)
-    board.set(xlim=(0, 10), ylim=(0, 4.2), aspect="auto")
-    return left, bottom, side, len(pictures) * (side + 0.06) - 0.06
+    board.set(xlim=(0, BOARD[0]), ylim=(0, BOARD[1]), aspect="auto")
 
 
 def _arrow(board: Any, start: tuple[float, ...], end: tuple[float, ...], lit: bool) -> None:
