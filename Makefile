@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 COUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help course test test-slow lab data site clean
+.PHONY: help course test test-slow lab data site slides clean
 
 help:
 	@echo "make course     install, run the whole course on the tiny model, write one HTML page (15 minutes on two cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lab        JupyterLab on your own copies of the notebooks, in runs/student; what you did in them stays"
 	@echo "make data       paint $(COUNT) portraits of each set under runs/data"
 	@echo "make site       the course as static pages, in build/site"
+	@echo "make slides     a deck to teach from, in build/slides: headings, first sentences and figures of the notebooks"
 	@echo "make clean      remove caches and build products, not what was trained or painted"
 
 # torch first and by itself: with its version fixed nothing after it can pull in another build.
@@ -52,6 +53,9 @@ data: $(READY)
 site: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html -c docs/site . build/site
 	@echo "build/site/index.html"
+
+slides: $(READY)
+	$(BIN)/python docs/slides.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
