@@ -23,7 +23,7 @@ project, author, release = "Face-MoGLE on a laptop", "the authors of the course"
 copyright = "Apache-2.0"
 extensions = ["myst_nb"]
 include_patterns = ["docs/site/index.md", "docs/*.md", "notebooks/*.ipynb", "notebooks/*.md", "README.md"]
-include_patterns += ["checkpoints/*/README.md", "notebooks/solutions/*.md"]
+include_patterns += ["checkpoints/*/README.md", "notebooks/solutions/*.md", "notebooks/quiz/*.md"]
 exclude_patterns = ["checkpoints/next/*", "docs/tour.md"]
 root_doc = "docs/site/index"
 
