@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 import re
 import statistics
 from collections.abc import Iterator
@@ -125,6 +126,25 @@ def student(notebook: Node) -> Node:
     notebook = copy.deepcopy(notebook)
     notebook.cells = [cell for cell in notebook.cells if "worked" not in _tags(cell)]
     return clear(notebook)
+
+
+def solved(notebook: Node) -> Node:
+    """Without outputs, each exercise answered by the course's own solution, whose source stands below: for teachers."""
+    from workbook.checking import exercises
+
+    notebook, cells = clear(notebook), []
+    for cell in notebook.cells:
+        cells.append(cell)
+        for name, answers in re.findall(r"= check\.(\w+)\((.*)\)$", cell.source, re.MULTILINE):
+            own = exercises()[name].solutions
+            pairs = zip(answers.split(", "), own, strict=True)
+            lines = [f"from {one.__module__} import {one.__name__} as {answer}" for answer, one in pairs]
+            *stub, judged = cell.source.splitlines()
+            cell.source = "\n".join([*stub, *lines, judged])
+            source = "\n\n".join(inspect.getsource(one).rstrip() for one in own)
+            cells.append(nbformat.v4.new_markdown_cell(f"Solution of `{name}`:\n\n```python\n{source}\n```"))
+    notebook.cells = cells
+    return notebook
 
 
 def linked_pages(notebook: Node) -> list[str]:

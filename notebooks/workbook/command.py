@@ -97,6 +97,25 @@ def student(
     """Copy notebooks without outputs and worked cells; the stubs of exercises stay, and so do copies made before."""
     from workbook import authoring
 
+    _copy(files, out, authoring.student, again)
+
+
+@group.command(epilog="Example: mogle notebooks solutions --out runs/solutions")
+def solutions(
+    files: Files = None,
+    out: Annotated[Path, typer.Option(help="Folder for the copies.")] = Path("runs/solutions"),
+    again: Annotated[bool, typer.Option("--again", help="Replace copies that are there.")] = False,
+) -> None:
+    """Copy notebooks with every exercise solved by the course's own answer, whose source stands below: for teachers."""
+    from workbook import authoring
+
+    _copy(files, out, authoring.solved, again)
+
+
+def _copy(files: list[Path] | None, out: Path, change: Callable[[Any], Any], again: bool) -> None:
+    """Changed copies of notebooks in a folder, with the pages that they link to."""
+    from workbook import authoring
+
     for file in _files(files):
         copy, notebook = out / file.name, _read(file)
         if copy.resolve() == file.resolve():
@@ -104,7 +123,7 @@ def student(
         if copy.exists() and not again:
             typer.echo(f"{copy}: kept, you may have worked in it; --again replaces it")
             continue
-        _write(copy, authoring.student(notebook))
+        _write(copy, change(notebook))
         for page in authoring.linked_pages(notebook):
             with atomic_write(out / page) as part:
                 part.write_bytes((file.parent / page).read_bytes())
