@@ -315,13 +315,15 @@ class Painter {
     this.status = make("div", { class: "mp-status" });
     this.live = make("div", { class: "mp-live", role: "status" });
     this.root.classList.add("mogle-painter");
-    // JupyterLab would take plain letters for its own commands (x cuts the cell) wherever no text is being typed.
-    this.root.setAttribute("data-lm-suppress-shortcuts", "true");
     const bar = make("div", { class: "mp-bar" }, this.tools, size, make("div", { class: "mp-actions" }, ...actions));
     const side = make("div", { class: "mp-side" }, this.palette, sides);
     const body = make("div", { class: "mp-body" }, make("div", { class: "mp-paper" }, this.stage, this.status), side);
     this.box = make("div", { class: "mp-box", role: "group", "aria-label": "Mask painter" }, bar, body, this.live);
     this.box.append(this.file);
+    // JupyterLab takes plain letters for its own commands (x cuts the cell) unless the focused element itself says no.
+    for (const each of this.box.querySelectorAll("button, input, [tabindex]")) {
+      each.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
     this.root.replaceChildren(this.box);
   }
 
@@ -550,8 +552,12 @@ class Painter {
         half,
       }));
       const clash = (a, b) => Math.abs(a.x - b.x) < a.half + b.half && Math.abs(a.y - b.y) < 15;
-      const hides = (place) =>
-        [-1, -0.5, 0, 0.5, 1].filter((part) => small.has(this.sheet.at(under(place.x + part * half, place.y)))).length;
+      const hides = (place) => {
+        const text = [-1, -0.5, 0, 0.5, 1].map((part) => under(place.x + part * half, place.y));
+        const line = [0.4, 0.6, 0.8].map((part) => under(x + part * (place.x - x), y + part * (place.y - y)));
+        const crossed = line.filter((at) => this.sheet.at(at) !== region.index);
+        return [...text, ...crossed].filter((at) => small.has(this.sheet.at(at))).length;
+      };
       const free = places.filter((place) => !taken.some((other) => clash(place, other)));
       const best = free.sort((a, b) => hides(a) - hides(b))[0];
       if (!best) continue;
@@ -609,6 +615,7 @@ class Painter {
     const off = { undo: fixed || !past.length, redo: fixed || !future.length, clear: fixed, open: fixed };
     for (const button of this.box.querySelectorAll("[data-do]")) {
       const action = button.dataset.do;
+      if (off[action] && button.matches(":focus")) this.stage.focus({ preventScroll: true }); // keys go on working
       button.disabled = Boolean(off[action]);
       if (action in this.show) button.setAttribute("aria-pressed", String(this.show[action]));
     }
