@@ -86,14 +86,15 @@ def test_a_stroke_arrives_in_the_kernel_and_undo_takes_it_back(page, lab, screen
 
     page.goto(f"{lab}lab/tree/paint.ipynb?token=t")
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=90_000)
-    canvas = page.locator(".mp-mask")
-    for _ in range(4):  # while the page is still loading, keys may be lost
-        page.locator(".jp-CodeCell .cm-content").first.click()
+    asked = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\d|\*"))  # "[*]:", no longer "[ ]:"
+    for _ in range(20):  # keys are lost while Lab still busies itself with the page
+        page.locator(".jp-CodeCell .cm-content").click()
         page.keyboard.press("Control+Enter")
         with suppress(TimeoutError):
-            canvas.wait_for(timeout=20_000)
+            asked.wait_for(timeout=3000)
             break
-        page.screenshot(path=screenshots / f"painter-jupyterlab-{_}.png")
+    canvas = page.locator(".mp-mask")
+    canvas.wait_for(timeout=90_000)
     canvas.scroll_into_view_if_needed()
     page.locator(f".mp-palette [value='{HAIR}']").check(force=True)
     box = canvas.bounding_box()

@@ -489,8 +489,9 @@ def test_nothing_is_clipped_or_overlaps(browser, screenshots, width, scheme):
     page.wait_for_timeout(100)
     page.screenshot(path=screenshots / f"painter-{width}-{scheme}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    boxes = page.evaluate("""() => [...document.querySelectorAll(".mp-box button, .mp-box label, .mp-stage, .mp-status")]
-        .map((each) => {
+    boxes = page.evaluate("""() => [
+        ...document.querySelectorAll(".mp-box button, .mp-box label, .mp-stage, .mp-status")
+    ].map((each) => {
             const { left, top, right, bottom } = each.getBoundingClientRect();
             return [each.textContent, left, top, right, bottom, each.scrollWidth - each.clientWidth];
         })""")
@@ -498,8 +499,9 @@ def test_nothing_is_clipped_or_overlaps(browser, screenshots, width, scheme):
         assert left >= 0 and right <= width and hidden <= 0 and bottom - top < 700, text
         for other, *box in boxes[:number]:
             assert left >= box[2] or right <= box[0] or top >= box[3] or bottom <= box[1], f"{text} lies on {other}"
-    contrast = page.evaluate("""() => [...document.querySelectorAll(".mp-status, .mp-actions button, .mp-palette label")]
-        .map((each) => [getComputedStyle(each).color, getComputedStyle(each).backgroundColor])""")
+    contrast = page.evaluate("""() => [
+        ...document.querySelectorAll(".mp-status, .mp-actions button, .mp-palette label")
+    ].map((each) => [getComputedStyle(each).color, getComputedStyle(each).backgroundColor])""")
     back = page.evaluate("getComputedStyle(document.getElementById('root')).backgroundColor")
     for text, behind in {tuple(each) for each in contrast}:
         assert contrast_of(text, back if "0, 0, 0, 0" in behind else behind) >= 4.5, (text, behind)
