@@ -33,7 +33,8 @@ def classes() -> list[dict[str, Any]]:
 
     Returns:
         For each class `index`, `name` in words, `note` (the name with the side it lies on), `color` as in the data
-        sets' files, `key` that chooses it, and `mirror`, the index of what lies on the other side of the face.
+        sets' files and `safe`, a colour for colour-blind eyes, both "#rrggbb"; `key`, which chooses it; and `mirror`,
+        the index of what lies on the other side of the face.
     """
     found = []
     for index, label in enumerate(LABELS):
@@ -67,11 +68,11 @@ def checked(label_map: Any) -> np.ndarray:
     return values
 
 
-def _check_size(width: Any, height: Any) -> None:
+def _check_size(width: Any, height: Any, name: str = "label map") -> None:
     for side in (width, height):
         if type(side) is not int or not 1 <= side <= MAX_SIDE:
             found = f"{str(width)[:20]} x {str(height)[:20]} pixels"
-            raise MogleError(f"label map: found {found}, expected whole numbers from 1 to {MAX_SIDE} a side")
+            raise MogleError(f"{name}: found {found}, expected whole numbers from 1 to {MAX_SIDE} a side")
 
 
 def pack(label_map: np.ndarray) -> dict[str, Any]:
@@ -94,9 +95,10 @@ def unpack(packed: Any) -> np.ndarray:
         MogleError: not such an object, damaged base64, a number of bytes that is not width x height, a label that is
             no class, or a side beyond `MAX_SIDE`. Nothing is decoded before its length has been compared.
     """
-    if not isinstance(packed, dict) or not {"width", "height", "labels"} <= set(packed):
-        found = f"the keys {', '.join(map(str, list(packed)[:5]))}" if isinstance(packed, dict) else type(packed).__name__
-        raise MogleError(f"label map: found {found}, expected an object with width, height and labels")
+    if not isinstance(packed, dict):
+        raise MogleError(f"label map: found {type(packed).__name__}, expected an object with width, height and labels")
+    if missing := [name for name in ("width", "height", "labels") if name not in packed]:
+        raise MogleError(f"label map: found an object without {missing[0]}, expected width, height and labels")
     width, height, labels = packed["width"], packed["height"], packed["labels"]
     _check_size(width, height)
     count = width * height
@@ -126,5 +128,5 @@ def read_mask(data: bytes, name: str = "file") -> np.ndarray:
         MogleError: see `decode_mask` and `checked`.
     """
     picture = open_bytes(data, name)
-    _check_size(*picture.size)
+    _check_size(*picture.size, name)
     return checked(decode_mask(picture))
