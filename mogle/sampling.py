@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mogle.checkpoints import chosen_dtype, pick_device
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels import decode_mask, resize_labels
 from mogle.pictures import nearest_size, same_aspect
@@ -36,6 +37,8 @@ Size = tuple[int, int]
 Run = Callable[["FaceMoGLEPipeline", Sequence[Recipe]], list[Image.Image]]
 #: What is told after each step of a run: its number from 1, how many there are, and what decodes a preview.
 OnStep = Callable[[int, int, Callable[[], list[Image.Image]]], Any]
+#: Numbers that a layer makes, fewer are not worth a second thread: 35,000 in a tiny picture, 8 million in one of FLUX.
+_TOO_FEW = 2**16
 #: What must be the same for a picture that is there to be kept, besides its recipe.
 _WEIGHTS = ("base_sha256", "adapter_sha256", "without")
 
@@ -119,7 +122,7 @@ def check_writable(folder: Path) -> None:
 
 
 def sized(recipe: Recipe, pipe: FaceMoGLEPipeline, fit: str | None = None) -> Recipe:
-    """The recipe at its final size, its mask brought to that size by nearest neighbour.
+    """The recipe at its final size, its mask brought to that size by nearest neighbour, and in the pipeline's format.
 
     Without a size it is the base's own, in the mask's shape. `fit` ("crop", "pad", "stretch") says what becomes of a
     mask of another shape than the size that was asked for.
@@ -139,7 +142,7 @@ def sized(recipe: Recipe, pipe: FaceMoGLEPipeline, fit: str | None = None) -> Re
             warnings.warn(f"masks of {found} pixels are drawn at {width}x{height}; --size sets another", MogleWarning)
             fit = "crop"  # what is left over where no multiple of the unit has quite the mask's shape
         mask = resize_labels(mask, (height, width), fit)
-    return replace(recipe, height=height, width=width, mask=mask)
+    return replace(recipe, height=height, width=width, mask=mask, dtype=chosen_dtype(pipe))
 
 
 def run(
@@ -169,10 +172,40 @@ def run(
     inputs["generator"] = [torch.Generator().manual_seed(recipe.seed) for recipe in recipes]
     with warnings.catch_warnings():  # what there is to say of a mask was said when it was read
         warnings.filterwarnings("ignore", "mask: ", MogleWarning)
-        if on_step is None:
-            return pipe(**inputs).images
-        with _watched(pipe, on_step, one.height, one.width) as callback:
-            return pipe(**inputs, callback_on_step_end=callback).images
+        with _threads_that_pay(pipe, recipes):
+            if on_step is None:
+                return pipe(**inputs).images
+            with _watched(pipe, on_step, one.height, one.width) as callback:
+                return pipe(**inputs, callback_on_step_end=callback).images
+
+
+@contextmanager
+def _threads_that_pay(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> Iterator[None]:
+    """On a CPU, one thread for the steps of pictures so small that two would mostly wait for each other.
+
+    On two cores without other work a tiny picture is as fast by one thread; with other work on them it takes half the
+    time. Text and mask are encoded before by all threads.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if before == 1 or pipe._execution_device.type != "cpu" or _numbers(pipe, recipes) > _TOO_FEW:
+        yield
+        return
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: torch.set_num_threads(1))
+    try:
+        yield
+    finally:
+        handle.remove()
+        torch.set_num_threads(before)
+
+
+def _numbers(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> int:
+    """How many numbers a layer of the transformer makes: tokens of text, picture and condition times their width."""
+    picture = recipes[0].height * recipes[0].width // (2 * pipe.vae_scale_factor) ** 2
+    config = pipe.transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    return len(recipes) * (pipe.max_prompt_tokens + 2 * picture) * width
 
 
 @contextmanager
@@ -300,8 +333,6 @@ def processes(device: str | None) -> tuple[PartialState, str]:
     Each has a GPU of its own, unless `device` names one (cuda:1).
     """
     from accelerate import PartialState
-
-    from mogle.checkpoints import pick_device
 
     state = PartialState(cpu=pick_device(device) == "cpu")
     return state, device if device is not None and ":" in device else str(state.device)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mogle.errors import Cancelled, MogleError, MogleWarning
@@ -24,6 +25,7 @@ class Pipe:
     """Gives each seed its own gray picture, and keeps what it was asked for."""
 
     default_sample_size, vae_scale_factor = 8, 8
+    _execution_device = torch.device("meta")
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
@@ -151,3 +153,29 @@ def test_a_cancelled_picture_stops_within_the_step(drawing, at) -> None:
     handle.remove()
     assert len(forwards) == at and not pipe.transformer._forward_hooks
     assert np.array_equal(draw_it()[0], expected), "the next picture is as if nothing had been"
+
+
+# --- threads and formats -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("worth", "expected"), [(2**16, 1), (0, 2)])
+def test_steps_of_small_pictures_take_one_thread(drawing, monkeypatch, worth, expected) -> None:
+    _, draw_it = drawing
+    monkeypatch.setattr("mogle.sampling._TOO_FEW", worth)
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        draw_it(lambda step, steps, preview: seen.append(torch.get_num_threads()), steps=2)
+        assert seen == [expected] * 2 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_format_than_the_devices_own_is_named_in_the_recipe(drawing) -> None:
+    pipe, _ = drawing
+    recipe = Settings(steps=1, size=(64, 64)).recipe("A man.", None, 0)
+    assert sized(recipe, pipe).dtype == ""
+    fast = SimpleNamespace(transformer=SimpleNamespace(dtype=torch.bfloat16), _execution_device=torch.device("cpu"))
+    fast.default_sample_size, fast.vae_scale_factor = 8, 8
+    assert sized(recipe, fast).dtype == "bfloat16"
+    assert sized(replace(recipe, dtype="bfloat16"), pipe).dtype == "", "it is the pipeline's, whatever was asked for"
