@@ -17,10 +17,12 @@ from torch import Tensor
 
 from mogle.labels import LABELS, PALETTE
 
-#: Pixels that go through the VAE at once; on a CPU one picture, which is no slower there and makes each picture's
-#: tokens the same, bit for bit, whatever is encoded beside it.
-CHUNK_PIXELS = {"cpu": 1}
+#: Pixels that go through the VAE at once: on a CPU 16 tiny pictures, or one of 512 px; more at once is slower there.
+CHUNK_PIXELS = {"cpu": 2**18}
 CHUNK_PIXELS_ELSEWHERE = 2**20
+#: Images that go through it at once where some of a mask's are known: always so many, as the bits of one depend on how
+#: many are beside it (not on which).
+TOGETHER = 4
 
 
 def condition_images(label_map: np.ndarray) -> Tensor:
@@ -42,12 +44,16 @@ def encode_images(vae: Any, images: Tensor, device: Any = None) -> Tensor:
     """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it."""
     config = vae.config
     device = torch.device(device or vae.device)
-    chunk = max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
     tokens = []
-    for part in images.split(chunk):
+    for part in images.split(_chunk(device, images)):
         latents = vae.encode(part.to(device=device, dtype=vae.dtype)).latent_dist.mode()
         tokens.append(pack_latents((latents - (config.shift_factor or 0)) * config.scaling_factor))
     return torch.cat(tokens)
+
+
+def _chunk(device: torch.device, images: Tensor) -> int:
+    """How many of these images go through the VAE at once."""
+    return max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
 
 
 @torch.no_grad()
@@ -57,7 +63,7 @@ def encode_distinct(
     """Label maps, all (H, W) -> their distinct condition tokens and where each of them goes.
 
     With `known`, what an earlier call left there is taken from it, and what this one used is left: after a stroke of a
-    brush three images or so are new. For CPUs alone, where an image's tokens do not depend on its batch.
+    brush three images or so are new. The tokens are the same bits with and without what was known.
 
     Returns:
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
@@ -87,7 +93,10 @@ def _encoded(vae: Any, images: Tensor, device: Any, known: dict[bytes, Tensor] |
     as_it_is = repr((weights, images.shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
     keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
     if new := [place for place, key in enumerate(keys) if key not in known]:
-        known |= zip([keys[place] for place in new], encode_images(vae, images[new], device), strict=True)
+        together = min(TOGETHER, _chunk(vae.device, images))
+        filled = new + [0] * (-len(new) % together)  # with the black image
+        fresh = torch.cat([encode_images(vae, part, device) for part in images[filled].split(together)])
+        known |= zip([keys[place] for place in new], fresh[: len(new)], strict=True)
     tokens = {key: known[key] for key in keys}
     known.clear()
     known |= tokens

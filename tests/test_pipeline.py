@@ -101,14 +101,14 @@ def test_after_a_stroke_only_what_changed_is_encoded(pipe):
     before = decode_mask(MASKS[0])
     stroke = before.copy()
     skin = np.argwhere(before == 1)[:20]
-    stroke[tuple(skin.T)] = 13  # over skin: this class, that class and the picture of all have changed
+    stroke[tuple(skin.T)] = 13  # changes this class, that class and the picture of all, which a black one goes with
     assert 13 in before and 1 in stroke
     with handle:
         first = pipe.encode_conditions(before)
         encoded.clear()
         assert torch.equal(pipe.encode_conditions(before), first) and not encoded
         second = pipe.encode_conditions(stroke)
-        assert sum(encoded) == 3 and len(pipe._encoded) == len({*np.unique(stroke)}) + 2
+        assert sum(encoded) == 4 and len(pipe._encoded) == len({*np.unique(stroke)}) + 2
         pipe._encoded.clear()
         assert torch.equal(pipe.encode_conditions(stroke), second) and not torch.equal(first, second)
         bias = pipe.vae.encoder.conv_in.bias
