@@ -40,13 +40,16 @@ def pack_latents(latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(vae: Any, images: Tensor, device: Any = None) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it."""
-    config = vae.config
+def encode_images(vae: Any, images: Tensor, device: Any = None, together: int | None = None) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it.
+
+    `together` go through the VAE at once, by default as many as are quick on the device.
+    """
+    config, dtype = vae.config, vae.dtype
     device = torch.device(device or vae.device)
     tokens = []
-    for part in images.split(_chunk(device, images)):
-        latents = vae.encode(part.to(device=device, dtype=vae.dtype)).latent_dist.mode()
+    for part in images.split(together or _chunk(device, images)):
+        latents = vae.encode(part.to(device=device, dtype=dtype)).latent_dist.mode()
         tokens.append(pack_latents((latents - (config.shift_factor or 0)) * config.scaling_factor))
     return torch.cat(tokens)
 
@@ -63,7 +66,7 @@ def encode_distinct(
     """Label maps, all (H, W) -> their distinct condition tokens and where each of them goes.
 
     With `known`, what an earlier call left there is taken from it, and what this one used is left: after a stroke of a
-    brush three images or so are new. The tokens are the same bits with and without what was known.
+    brush three images or so are new. For CPUs alone. The tokens are the same bits with and without what was known.
 
     Returns:
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
@@ -93,9 +96,9 @@ def _encoded(vae: Any, images: Tensor, device: Any, known: dict[bytes, Tensor] |
     as_it_is = repr((weights, images.shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
     keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
     if new := [place for place, key in enumerate(keys) if key not in known]:
-        together = min(TOGETHER, _chunk(vae.device, images))
+        together = min(TOGETHER, _chunk(torch.device("cpu"), images))
         filled = new + [0] * (-len(new) % together)  # with the black image
-        fresh = torch.cat([encode_images(vae, part, device) for part in images[filled].split(together)])
+        fresh = encode_images(vae, images[filled], device, together)
         known |= zip([keys[place] for place in new], fresh[: len(new)], strict=True)
     tokens = {key: known[key] for key in keys}
     known.clear()

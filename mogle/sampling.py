@@ -181,31 +181,25 @@ def run(
 
 @contextmanager
 def _threads_that_pay(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> Iterator[None]:
-    """On a CPU, one thread for the steps of pictures so small that two would mostly wait for each other.
+    """On a CPU, one thread for pictures so small that two would mostly wait for each other.
 
-    On two cores without other work a tiny picture is as fast by one thread; with other work on them it takes half the
-    time. Text and mask are encoded before by all threads.
+    On two cores a tiny picture takes as long with one thread; beside other work, when each thread waits for one that is
+    not running, it takes two thirds of the time.
     """
     import torch
 
-    before = torch.get_num_threads()
-    if before == 1 or pipe._execution_device.type != "cpu" or _numbers(pipe, recipes) > _TOO_FEW:
+    config, before = getattr(getattr(pipe, "transformer", None), "config", None), torch.get_num_threads()
+    if config is None or before == 1 or pipe._execution_device.type != "cpu":
         yield
         return
-    handle = pipe.transformer.register_forward_pre_hook(lambda *_: torch.set_num_threads(1))
+    picture = recipes[0].height * recipes[0].width // (2 * pipe.vae_scale_factor) ** 2
+    tokens = len(recipes) * (pipe.max_prompt_tokens + 2 * picture)  # of text, picture and condition
+    small = tokens * config.num_attention_heads * config.attention_head_dim <= _TOO_FEW
+    torch.set_num_threads(1 if small else before)
     try:
         yield
     finally:
-        handle.remove()
         torch.set_num_threads(before)
-
-
-def _numbers(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe]) -> int:
-    """How many numbers a layer of the transformer makes: tokens of text, picture and condition times their width."""
-    picture = recipes[0].height * recipes[0].width // (2 * pipe.vae_scale_factor) ** 2
-    config = pipe.transformer.config
-    width = config.num_attention_heads * config.attention_head_dim
-    return len(recipes) * (pipe.max_prompt_tokens + 2 * picture) * width
 
 
 @contextmanager

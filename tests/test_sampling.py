@@ -25,7 +25,6 @@ class Pipe:
     """Gives each seed its own gray picture, and keeps what it was asked for."""
 
     default_sample_size, vae_scale_factor = 8, 8
-    _execution_device = torch.device("meta")
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
@@ -159,7 +158,7 @@ def test_a_cancelled_picture_stops_within_the_step(drawing, at) -> None:
 
 
 @pytest.mark.parametrize(("worth", "expected"), [(2**16, 1), (0, 2)])
-def test_steps_of_small_pictures_take_one_thread(drawing, monkeypatch, worth, expected) -> None:
+def test_small_pictures_take_one_thread(drawing, monkeypatch, worth, expected) -> None:
     _, draw_it = drawing
     monkeypatch.setattr("mogle.sampling._TOO_FEW", worth)
     before, seen = torch.get_num_threads(), []
