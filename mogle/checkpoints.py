@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mogle.pipeline import FaceMoGLEPipeline
 
 OFFLOADS = ("none", "model", "group")
+DTYPES = ("float32", "bfloat16", "float16")
 BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
 
 
@@ -90,12 +91,19 @@ def pick_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def chosen_dtype(pipe: FaceMoGLEPipeline) -> str:
+    """The name of a pipeline's number format where it is not the one that its device has by default, else ""."""
+    if getattr(pipe, "transformer", None) is None or pipe.transformer.dtype == pick_dtype(pipe._execution_device.type):
+        return ""
+    return str(pipe.transformer.dtype).removeprefix("torch.")
+
+
 def load_pipeline(
     base: Path | str,
     adapter: Path | None,
     device: str | None = None,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     offload: str = "none",
     without: Sequence[str] = (),
     **parts: Any,
@@ -106,7 +114,8 @@ def load_pipeline(
         base: a FluxPipeline folder or a Hub name.
         adapter: a folder, or None for the base alone.
         device: by default the best there is.
-        dtype: number format of the weights, by default `pick_dtype`'s.
+        dtype: number format of the weights, by default `pick_dtype`'s; a name in `DTYPES` will do. Another than the
+            default stands in the recipes of the pictures, see `chosen_dtype`.
         offload: for GPUs whose memory does not hold everything (diffusers' offloading). "model" keeps one network at a
             time on the GPU, so the largest has to fit; "group" a few layers at a time, which is slow and fits nearly
             any GPU.
@@ -114,11 +123,15 @@ def load_pipeline(
         **parts: parts that are already there, such as a quantised transformer.
 
     Raises:
-        MogleError: the device is not there, the base is no FluxPipeline, or the adapter does not fit it.
+        MogleError: the device is not there, there is no such format, the base is no FluxPipeline, or the adapter does
+            not fit it.
     """
     import torch
 
     device = pick_device(device)
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise MogleError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    form = getattr(torch, dtype) if isinstance(dtype, str) else dtype or pick_dtype(device)
     if offload not in OFFLOADS:
         raise MogleError(f"--offload {offload}: expected one of {', '.join(OFFLOADS)}")
     if offload != "none" and device == "cpu":
@@ -129,7 +142,7 @@ def load_pipeline(
     with _no_progress_bars():
         try:
             options = {**dict.fromkeys(without), **parts}
-            pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=dtype or pick_dtype(device), **options)
+            pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=form, **options)
         except (OSError, ValueError) as error:  # what diffusers raises for damaged, foreign or unreachable folders
             line = " ".join(str(error).split())[:200]
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error

@@ -7,6 +7,7 @@ once, by the mode of the VAE's latent distribution (the reference draws an unsee
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from mogle.labels import LABELS, PALETTE
 #: Pixels that go through the VAE at once: on a CPU 16 tiny pictures, or one of 512 px; more at once is slower there.
 CHUNK_PIXELS = {"cpu": 2**18}
 CHUNK_PIXELS_ELSEWHERE = 2**20
+#: Images that go through it at once where some of a mask's are known: always so many, as the bits of one depend on how
+#: many are beside it (not on which).
+TOGETHER = 4
 
 
 def condition_images(label_map: np.ndarray) -> Tensor:
@@ -36,37 +40,67 @@ def pack_latents(latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(vae: Any, images: Tensor, device: Any = None) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it."""
-    config = vae.config
+def encode_images(vae: Any, images: Tensor, device: Any = None, together: int | None = None) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it.
+
+    `together` go through the VAE at once, by default as many as are quick on the device.
+    """
+    config, dtype = vae.config, vae.dtype
     device = torch.device(device or vae.device)
-    chunk = max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
     tokens = []
-    for part in images.split(chunk):
-        latents = vae.encode(part.to(device=device, dtype=vae.dtype)).latent_dist.mode()
+    for part in images.split(together or _chunk(device, images)):
+        latents = vae.encode(part.to(device=device, dtype=dtype)).latent_dist.mode()
         tokens.append(pack_latents((latents - (config.shift_factor or 0)) * config.scaling_factor))
     return torch.cat(tokens)
 
 
+def _chunk(device: torch.device, images: Tensor) -> int:
+    """How many of these images go through the VAE at once."""
+    return max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
+
+
 @torch.no_grad()
-def encode_distinct(vae: Any, label_maps: Sequence[np.ndarray], device: Any = None) -> tuple[Tensor, Tensor]:
+def encode_distinct(
+    vae: Any, label_maps: Sequence[np.ndarray], device: Any = None, known: dict[bytes, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Label maps, all (H, W) -> their distinct condition tokens and where each of them goes.
+
+    With `known`, what an earlier call left there is taken from it, and what this one used is left: after a stroke of a
+    brush three images or so are new. For CPUs alone. The tokens are the same bits with and without what was known.
 
     Returns:
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
         condition tokens; setting entries of `index[:, 1:]` to 0 drops local masks, as training does.
     """
     shape = label_maps[0].shape
-    images, index, known = [-torch.ones(1, 3, *shape)], [], {}
+    images, index, seen = [-torch.ones(1, 3, *shape)], [], {}
     count = 1
     for label_map in label_maps:
         key = label_map.tobytes()
-        if key not in known:
+        if key not in seen:
             present = [0, *(1 + label for label in np.unique(label_map).tolist())]
             images.append(condition_images(label_map)[present])
-            known[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
-            known[key][present] = torch.arange(count, count + len(present))
+            seen[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
+            seen[key][present] = torch.arange(count, count + len(present))
             count += len(present)
-        index.append(known[key])
-    tokens = encode_images(vae, torch.cat(images), device)
+        index.append(seen[key])
+    tokens = _encoded(vae, torch.cat(images), device, known)
     return tokens, torch.stack(index).to(tokens.device)
+
+
+def _encoded(vae: Any, images: Tensor, device: Any, known: dict[bytes, Tensor] | None) -> Tensor:
+    """`encode_images` of those that are not known yet, by this VAE as it is; `known` then has just these images."""
+    if known is None:
+        return encode_images(vae, images, device)
+    weights = [(id(p), p.dtype, 0 if p.is_inference() else p._version) for p in vae.parameters()]
+    as_it_is = repr((weights, images.shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
+    keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
+    if new := [place for place, key in enumerate(keys) if key not in known]:
+        together = min(TOGETHER, _chunk(torch.device("cpu"), images))
+        filled = new + [0] * (-len(new) % together)  # with the black image
+        fresh = encode_images(vae, images[filled], device, together)
+        known |= zip([keys[place] for place in new], fresh[: len(new)], strict=True)
+    tokens = {key: known[key] for key in keys}
+    known.clear()
+    known |= tokens
+    return torch.stack([tokens[key] for key in keys])

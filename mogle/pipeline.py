@@ -82,6 +82,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         super().__init__(*args, **kwargs)
         self.mogle: MoGLE | None = None
         self.settings: dict[str, str] = {}
+        self._encoded: dict[bytes, Tensor] = {}  # the images of the last mask, for one that differs by a stroke
         if self.vae is not None and self.vae.config.sample_size:
             self.default_sample_size = self.vae.config.sample_size // self.vae_scale_factor
         if self.transformer is not None:
@@ -203,7 +204,9 @@ class FaceMoGLEPipeline(FluxPipeline):
         given = [label_map for label_map in label_maps if label_map is not None]
         if not given:
             raise MogleError("masks: found none, expected at least one")
-        tokens, index = encode_distinct(self.vae, given, self._execution_device)
+        device = self._execution_device
+        known = self._encoded if device.type == "cpu" and len(given) == 1 else None
+        tokens, index = encode_distinct(self.vae, given, device, known)
         if not local_masks:
             index[:, 1:] = 0
         conditions = tokens.new_zeros(len(masks), index.shape[1], *tokens.shape[1:])
@@ -328,10 +331,11 @@ class FaceMoGLEPipeline(FluxPipeline):
 
         if any(present):
             if condition_tokens is None:
-                condition_tokens = self.encode_conditions(masks, height, width, palette, labels=labels, fit=fit)
-            tokens = self._checked(condition_tokens, height, width)
+                tokens = self.encode_conditions(masks, height, width, palette, labels=labels, fit=fit)
+            else:
+                tokens = condition_tokens.to(self._execution_device)
+            tokens = self._checked(tokens, height, width)
             tokens = _for_each(tokens, count).repeat_interleave(num_images_per_prompt, dim=0)  # type: ignore[union-attr]
-            tokens = tokens.to(self._execution_device)
             mogle: MoGLE = self.mogle  # type: ignore[assignment]
             each = torch.tensor(present, device=tokens.device).repeat_interleave(num_images_per_prompt)
             condition = replace(

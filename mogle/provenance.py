@@ -32,7 +32,10 @@ _WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go int
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a picture, apart from weights and machine; `mask` is the label map (height, width) or None."""
+    """What decides a picture, apart from weights and machine; `mask` is the label map (height, width) or None.
+
+    `dtype` is the number format where another than the device's own was chosen, as "bfloat16" on a CPU, else "".
+    """
 
     prompt: str | None
     mask: np.ndarray | None
@@ -43,6 +46,7 @@ class Recipe:
     height: int
     width: int
     mask_guidance: float = 1.0
+    dtype: str = ""
 
     def differences(self, other: Recipe) -> list[str]:
         """Names of the fields in which two recipes differ; none: the same picture on the same weights and machine."""
@@ -81,6 +85,8 @@ def save_picture(path: Path, picture: Image.Image, recipe: Recipe, origin: dict[
     numbers = {name: str(getattr(recipe, name)) for name in _NUMBERS}
     texts = {"Source": SOURCE, "Software": f"Face-MoGLE {mogle.__version__}", **numbers}
     texts |= {"size": f"{recipe.width}x{recipe.height}", **origin}
+    if recipe.dtype:
+        texts["dtype"] = recipe.dtype
     if recipe.prompt is not None:
         texts["prompt"] = recipe.prompt
     if recipe.mask is not None:
@@ -112,7 +118,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
             if mask_hash(mask) != expected:
                 raise ValueError("the mask is not the one of its hash")
         numbers = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
-        recipe = Recipe(texts.pop("prompt", None), mask, height=height, width=width, **numbers)
+        others = {"height": height, "width": width, "dtype": texts.pop("dtype", "")}
+        recipe = Recipe(texts.pop("prompt", None), mask, **numbers, **others)
     except (KeyError, ValueError, OSError) as error:
         raise MogleError(f"{path}: the recipe in the file is damaged ({error})") from error
     texts.pop("Software", None)

@@ -18,6 +18,7 @@ from mogle.ablations import build_mogle, variant_of
 from mogle.conditions import condition_images
 from mogle.errors import MogleError, MogleWarning
 from mogle.experts import MoGLE
+from mogle.labels import decode_mask
 from mogle.lora import NAME, add_lora
 from mogle.pipeline import FaceMoGLEPipeline
 from mogle.transformer import Condition, ConditionCache, forward_streams
@@ -92,6 +93,33 @@ def test_condition_tokens_from_mask_files(pipe, golden, k):
     tokens = pipe.encode_conditions(MASKS[k])
     assert worst(tokens[0], golden[f"condition_tokens{k}"]) < 1e-4
     assert torch.equal(tokens, pipe.encode_conditions(MASKS[k]))
+
+
+def test_after_a_stroke_only_what_changed_is_encoded(pipe):
+    encoded = []
+    handle = pipe.vae.encoder.register_forward_hook(lambda _m, inputs, _o: encoded.append(len(inputs[0])))
+    before = decode_mask(MASKS[0])
+    stroke = before.copy()
+    skin = np.argwhere(before == 1)[:20]
+    stroke[tuple(skin.T)] = 13  # changes this class, that class and the picture of all, which a black one goes with
+    assert 13 in before and 1 in stroke
+    with handle:
+        first = pipe.encode_conditions(before)
+        encoded.clear()
+        assert torch.equal(pipe.encode_conditions(before), first) and not encoded
+        second = pipe.encode_conditions(stroke)
+        assert sum(encoded) == 4 and len(pipe._encoded) == len({*np.unique(stroke)}) + 2
+        pipe._encoded.clear()
+        assert torch.equal(pipe.encode_conditions(stroke), second) and not torch.equal(first, second)
+        bias = pipe.vae.encoder.conv_in.bias
+        with torch.no_grad():
+            bias += 1
+        try:
+            assert not torch.equal(pipe.encode_conditions(stroke), second), "another VAE, though the same object"
+        finally:
+            with torch.no_grad():
+                bias -= 1
+    pipe._encoded.clear()
 
 
 def test_pictures_alone_and_in_a_batch(pipe, golden, text):

@@ -40,6 +40,9 @@ def generate(
     base: Annotated[str | None, Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
     adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
+    dtype: Annotated[
+        str | None, Option(help="Number format: float32, bfloat16 or float16 (the device's own; a CPU's is float32).")
+    ] = None,
     offload: Annotated[
         str, Option(help="For a small GPU: model (a network at a time) or group (layer by layer, slow).")
     ] = "none",
@@ -70,11 +73,11 @@ def generate(
         samples = FaceDataset(dataset, split=None if split == "all" else split, labels=labels)
         recipes = [settings.recipe("", None, settings.seed)]  # stands for all where numbers are checked
     elif like is not None:
-        given = {"prompt": prompt, "mask": mask, "seed": seed, "size": size, **numbers}
+        given = {"prompt": prompt, "mask": mask, "seed": seed, "size": size, "dtype": dtype, **numbers}
         if surplus := [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, [])]:
             raise MogleError(f"--like takes the recipe from the file; found {', '.join(surplus)} beside it")
         original = read_picture(like)
-        recipes = [original[1]]
+        recipes, dtype = [original[1]], original[1].dtype or None
     else:
         recipes = sampling.paired(prompt or [], mask or [], seed or [], settings, labels)
     for recipe in recipes:
@@ -88,7 +91,7 @@ def generate(
 
     if samples is not None:
         state, device = sampling.processes(device)
-    pipe = load_pipeline(base_found, adapter_found, device, offload=offload)
+    pipe = load_pipeline(base_found, adapter_found, device, dtype=dtype, offload=offload)
     origin = origin_of(pipe, base_found, adapter_found)
     if samples is not None:
         drawn, kept = sampling.draw_dataset(

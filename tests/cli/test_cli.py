@@ -130,6 +130,8 @@ def bad_input(case: str, masks: list[Path], folder: Path) -> tuple[list[object],
         return ["--mask", mask, *golden, "--device", "cuda:99"], "cuda:99"
     if case == "offload":
         return ["--mask", mask, *golden, "--device", "cpu", "--offload", "group"], "there is no GPU"
+    if case == "dtype":
+        return ["--mask", mask, *golden, "--device", "cpu", "--dtype", "int8"], "--dtype int8: expected one of float32"
     if case == "output":
         file.touch()
         return ["--mask", mask, *golden, "--output-dir", file / "below"], "found a file"
@@ -144,7 +146,17 @@ def bad_input(case: str, masks: list[Path], folder: Path) -> tuple[list[object],
 
 CHEAP = ["neither", "missing", "directory", "not an image", "truncated", "bomb", "label 19", "luma", "all background"]
 CHEAP += ["second of two", "unequal", "mask without adapter", "steps", "not a number", "size", "seed", "guidance"]
-CHEAP += ["no such base", "no base there", "device", "offload", "output", "like nothing", "like and more", "option"]
+CHEAP += [
+    "no such base",
+    "no base there",
+    "device",
+    "offload",
+    "dtype",
+    "output",
+    "like nothing",
+    "like and more",
+    "option",
+]
 
 
 def refused(result: tuple[int, str, str], words: str, leaves: list[str] | None = None) -> None:
@@ -196,6 +208,19 @@ def test_pictures_carry_their_recipe(mogle, masks):
     code, out, err = mogle("generate", "--like", "made/0001.png", "--output-dir", "made")
     assert (code, err) == (0, "") and out.split("\n")[:2] == ["made/0002.png", "the same picture, bit for bit"]
     assert Path("made/0002.png").read_bytes() == Path("made/0001.png").read_bytes()
+
+
+def test_a_faster_format_stands_in_the_recipe_and_is_taken_from_it(mogle, masks):
+    asked = ("generate", "--mask", masks[0], "--steps", 1, "--device", "cpu")
+    assert mogle(*asked, "--dtype", "bfloat16")[0] == mogle(*asked, "--dtype", "float32")[0] == 0
+    fast, exact = (read_picture(f"outputs/000{i}.png") for i in range(2))
+    assert (fast[1].dtype, exact[1].dtype) == ("bfloat16", "") and fast[1].differences(exact[1]) == ["dtype"]
+    assert "cpu, bfloat16" in fast[2]["machine"] and "cpu, float32" in exact[2]["machine"]
+    for name in ("0000", "0001"):
+        code, out, err = mogle("generate", "--like", f"outputs/{name}.png", "--device", "cpu")
+        assert (code, err) == (0, "") and "the same picture, bit for bit" in out
+    what = "--dtype beside it"
+    refused(mogle("generate", "--like", "outputs/0000.png", "--dtype", "float32"), what, ["outputs"])
 
 
 def test_text_alone_and_notes_on_what_differs(mogle):
