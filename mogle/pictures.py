@@ -40,8 +40,19 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     if not path.is_file():
         found = "found a directory," if path.is_dir() else "no such file;"
         raise MogleError(f"{name}: {found} expected an image file")
+    return _opened(path, name)
+
+
+def open_bytes(data: bytes, name: str) -> Image.Image:
+    """The same from a file's bytes, such as an upload; `name` stands in what is said about it."""
+    picture = _opened(io.BytesIO(data), name)
+    picture.filename = name  # what decode_mask calls it
+    return picture
+
+
+def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     with _trying(name, "cannot be opened as an image"):  # a damaged header, or no permission to read
-        picture = Image.open(path)
+        picture = Image.open(file)
     with picture:  # closes the file, not the pixels
         load(picture, name)
         with _trying(name, "its note on how to turn it (EXIF) is damaged"):

@@ -1,0 +1,842 @@
+// The mask painter: a label map (one byte a pixel) is drawn by hand, with no pixel of any class but those chosen.
+//
+// The state is a Uint8Array of labels. Tools write whole labels into it; what is seen is made from it with
+// putImageData, on a canvas of exactly the mask's size that CSS enlarges. Nothing is ever read back from a canvas, so
+// neither anti-aliasing nor scaling nor colour management can change a class. Outlines, names and the brush are drawn
+// on a second canvas above, in screen pixels.
+//
+// mount(root, options) builds a painter in any page; the default export is the same for anywidget. No dependencies.
+
+const BACKGROUND = 0;
+const UNDO_BYTES = 32 << 20; // what undo and redo may keep in memory, in all
+const FILE_BYTES = 32 << 20; // the largest file that is handed on
+const MAX_ZOOM = 32;
+const MAX_BRUSH = 200;
+
+// --- label maps as JSON: {width, height, labels: base64 of the bytes, row by row} -----------------------------------
+
+export function pack({ labels, width, height }) {
+  let text = "";
+  for (let at = 0; at < labels.length; at += 0x8000) {
+    text += String.fromCharCode(...labels.subarray(at, at + 0x8000)); // all at once would overflow the call stack
+  }
+  return { width, height, labels: btoa(text) };
+}
+
+export function unpack({ labels, width, height }) {
+  return { width, height, labels: Uint8Array.from(atob(labels), (character) => character.charCodeAt(0)) };
+}
+
+// --- shapes, as pure functions of whole numbers ---------------------------------------------------------------------
+
+// A hard-edged disc of `size` pixels across: [row, from, to) around its centre. A pixel belongs to it where the distance
+// of its middle from the disc's middle is at most size / 2; doubled, all of that is whole numbers.
+export function discRows(size) {
+  const rows = [];
+  const half = Math.floor(size / 2);
+  for (let i = 0; i < size; i++) {
+    const v = 2 * i - (size - 1);
+    const reach = Math.floor(Math.sqrt(size * size - v * v));
+    const from = Math.ceil((size - 1 - reach) / 2);
+    rows.push([i - half, from - half, size - from - half]);
+  }
+  return rows;
+}
+
+// The pixels from one to another, both included (Bresenham): `visit(x, y)` is called for each.
+export function alongLine(x0, y0, x1, y1, visit) {
+  const dx = Math.abs(x1 - x0);
+  const dy = -Math.abs(y1 - y0);
+  const stepX = x0 < x1 ? 1 : -1;
+  const stepY = y0 < y1 ? 1 : -1;
+  let error = dx + dy;
+  for (;;) {
+    visit(x0, y0);
+    if (x0 === x1 && y0 === y1) return;
+    const twice = 2 * error;
+    if (twice >= dy) {
+      error += dy;
+      x0 += stepX;
+    }
+    if (twice <= dx) {
+      error += dx;
+      y0 += stepY;
+    }
+  }
+}
+
+// Gives the region of equal labels around (x, y), joined by edges, another label; returns its box, null if none changed.
+export function floodFill(labels, width, height, x, y, index) {
+  const old = labels[y * width + x];
+  if (old === index) return null;
+  const box = emptyBox();
+  const stack = [[x, y]];
+  while (stack.length) {
+    const [seedX, row] = stack.pop();
+    const start = row * width;
+    if (labels[start + seedX] !== old) continue;
+    let from = seedX;
+    let to = seedX + 1;
+    while (from > 0 && labels[start + from - 1] === old) from--;
+    while (to < width && labels[start + to] === old) to++;
+    labels.fill(index, start + from, start + to);
+    extend(box, from, row, to, row + 1);
+    for (const next of [row - 1, row + 1]) {
+      if (next < 0 || next >= height) continue;
+      for (let at = from; at < to; at++) {
+        const here = labels[next * width + at] === old;
+        const first = at === from || labels[next * width + at - 1] !== old;
+        if (here && first) stack.push([at, next]);
+      }
+    }
+  }
+  return box;
+}
+
+// The borders of a class as straight pieces [x0, y0, x1, y1, ...] between pixels; null where there are too many to see.
+export function outlineOf(labels, width, height, index, most = 20000) {
+  const found = [];
+  for (const upright of [false, true]) {
+    const lines = upright ? width : height;
+    const along = upright ? height : width;
+    const stride = upright ? width : 1;
+    const between = upright ? 1 : width;
+    for (let line = 0; line <= lines; line++) {
+      let start = -1;
+      for (let at = 0; at <= along; at++) {
+        const here = line * between + at * stride;
+        const inside = line < lines && at < along && labels[here] === index;
+        const beside = line > 0 && at < along && labels[here - between] === index;
+        if (inside !== beside && start < 0) start = at;
+        if (inside === beside && start >= 0) {
+          found.push(...(upright ? [line, start, line, at] : [start, line, at, line]));
+          start = -1;
+          if (found.length > 4 * most) return null;
+        }
+      }
+    }
+  }
+  return found;
+}
+
+// The connected regions, largest first: {index, area, x, y, radius}, where (x, y) is the place farthest from the
+// region's border and radius how far that is. A large map is looked at on a coarser grid: names need no more.
+export function regionsOf(labels, width, height) {
+  const step = Math.ceil(Math.max(width, height) / 256);
+  const columns = Math.ceil(width / step);
+  const rows = Math.ceil(height / step);
+  const grid = new Uint8Array(columns * rows);
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) grid[y * columns + x] = labels[y * step * width + x * step];
+  }
+  const depth = new Uint16Array(grid.length); // steps to the nearest other label or edge
+  const reach = (at, neighbour, exists) => (exists && grid[neighbour] === grid[at] ? depth[neighbour] : 0);
+  for (let at = 0; at < grid.length; at++) {
+    const left = reach(at, at - 1, at % columns > 0);
+    depth[at] = 1 + Math.min(left, reach(at, at - columns, at >= columns));
+  }
+  for (let at = grid.length - 1; at >= 0; at--) {
+    const right = reach(at, at + 1, at % columns < columns - 1);
+    depth[at] = Math.min(depth[at], 1 + right, 1 + reach(at, at + columns, at + columns < grid.length));
+  }
+  const seen = new Uint8Array(grid.length);
+  const regions = [];
+  for (let first = 0; first < grid.length; first++) {
+    if (seen[first]) continue;
+    seen[first] = 1;
+    const stack = [first];
+    let area = 0;
+    let best = first;
+    while (stack.length) {
+      const at = stack.pop();
+      area++;
+      if (depth[at] > depth[best]) best = at;
+      const x = at % columns;
+      const around = [x > 0 ? at - 1 : -1, x < columns - 1 ? at + 1 : -1, at - columns, at + columns];
+      for (const next of around) {
+        if (next >= 0 && next < grid.length && !seen[next] && grid[next] === grid[first]) {
+          seen[next] = 1;
+          stack.push(next);
+        }
+      }
+    }
+    const [x, y] = [best % columns, Math.floor(best / columns)];
+    const place = { x: Math.min(width, (x + 0.5) * step), y: Math.min(height, (y + 0.5) * step) };
+    regions.push({ index: grid[first], area: area * step * step, ...place, radius: depth[best] * step });
+  }
+  return regions.sort((a, b) => b.area - a.area);
+}
+
+const emptyBox = () => ({ left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity });
+
+function extend(box, left, top, right, bottom) {
+  box.left = Math.min(box.left, left);
+  box.top = Math.min(box.top, top);
+  box.right = Math.max(box.right, right);
+  box.bottom = Math.max(box.bottom, bottom);
+}
+
+// --- the document: labels, how they change, and what can be taken back -----------------------------------------------
+
+class Sheet {
+  constructor(canvas, mirrors) {
+    this.canvas = canvas;
+    this.context = canvas.getContext("2d");
+    this.mirrors = mirrors; // index -> what lies on the other side of the face
+    this.colors = new Uint32Array(256);
+    this.undone = [];
+    this.done = [];
+  }
+
+  resize(width, height) {
+    [this.width, this.height] = [width, height];
+    this.labels = new Uint8Array(width * height);
+    [this.canvas.width, this.canvas.height] = [width, height];
+    this.image = new ImageData(width, height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+  }
+
+  whole() {
+    return { left: 0, top: 0, right: this.width, bottom: this.height };
+  }
+
+  // Shows what the labels say within a box; the rest of the canvas is not touched, so a stroke costs what it covers.
+  repaint(box) {
+    if (box.right <= box.left) return;
+    for (let y = box.top; y < box.bottom; y++) {
+      for (let at = y * this.width + box.left; at < y * this.width + box.right; at++) {
+        this.pixels[at] = this.colors[this.labels[at]];
+      }
+    }
+    const [width, height] = [box.right - box.left, box.bottom - box.top];
+    this.context.putImageData(this.image, 0, 0, box.left, box.top, width, height);
+  }
+
+  // Stamps discs from one pixel to another; returns the box of what may have changed. With `mirror` the other side gets
+  // the class that lies there, and first, so that the hand's own side wins where both meet.
+  stamp([x0, y0], [x1, y1], rows, index, mirror) {
+    const box = emptyBox();
+    const fill = (y, from, to, label) => {
+      [from, to] = [Math.max(0, from), Math.min(this.width, to)];
+      if (y < 0 || y >= this.height || from >= to) return;
+      this.labels.fill(label, y * this.width + from, y * this.width + to);
+      extend(box, from, y, to, y + 1);
+    };
+    alongLine(x0, y0, x1, y1, (x, y) => {
+      if (mirror) {
+        for (const [row, from, to] of rows) {
+          fill(y + row, this.width - x - to, this.width - x - from, this.mirrors[index]);
+        }
+      }
+      for (const [row, from, to] of rows) fill(y + row, x + from, x + to, index);
+    });
+    return box;
+  }
+
+  // The other side is filled too, unless it belongs to the very region that has just been filled.
+  fill([x, y], index, mirror) {
+    const before = this.labels[y * this.width + this.width - 1 - x];
+    const box = floodFill(this.labels, this.width, this.height, x, y, index) ?? emptyBox();
+    const other = this.width - 1 - x;
+    if (mirror && this.labels[y * this.width + other] === before) {
+      const second = floodFill(this.labels, this.width, this.height, other, y, this.mirrors[index]);
+      if (second) extend(box, second.left, second.top, second.right, second.bottom);
+    }
+    return box;
+  }
+
+  crop(labels, box) {
+    const [width, height] = [box.right - box.left, box.bottom - box.top];
+    const data = new Uint8Array(width * height);
+    for (let y = 0; y < height; y++) {
+      const start = (box.top + y) * this.width + box.left;
+      data.set(labels.subarray(start, start + width), y * width);
+    }
+    return { box, data, width: this.width, height: this.height };
+  }
+
+  put(piece) {
+    if (piece.width !== this.width || piece.height !== this.height) this.resize(piece.width, piece.height);
+    const width = piece.box.right - piece.box.left;
+    for (let y = piece.box.top; y < piece.box.bottom; y++) {
+      const start = (y - piece.box.top) * width;
+      this.labels.set(piece.data.subarray(start, start + width), y * this.width + piece.box.left);
+    }
+    this.repaint(piece.box);
+  }
+
+  // Keeps what a change has replaced; false where it changed nothing. The oldest steps go when memory is full.
+  keep(before, box) {
+    if (box.right <= box.left) return false;
+    const step = { before: this.crop(before, box), after: this.crop(this.labels, box) };
+    if (step.before.data.every((label, at) => label === step.after.data[at])) return false;
+    this.remember(step);
+    return true;
+  }
+
+  remember(step) {
+    this.undone = [];
+    this.done.push(step);
+    const bytes = ({ before, after }) => before.data.length + after.data.length;
+    let total = this.done.reduce((sum, each) => sum + bytes(each), 0);
+    while (total > UNDO_BYTES && this.done.length > 1) total -= bytes(this.done.shift());
+  }
+
+  // Another label map in place of this one, as a step that can be taken back; false where it is the same.
+  replace(labels, width, height) {
+    const same = width === this.width && height === this.height && labels.every((label, at) => label === this.labels[at]);
+    if (same) return false;
+    const before = this.crop(this.labels, this.whole());
+    this.put({ box: { left: 0, top: 0, right: width, bottom: height }, data: labels, width, height });
+    this.remember({ before, after: this.crop(this.labels, this.whole()) });
+    return true;
+  }
+
+  undo() {
+    const step = this.done.pop();
+    if (step) this.undone.push(step), this.put(step.before);
+    return Boolean(step);
+  }
+
+  redo() {
+    const step = this.undone.pop();
+    if (step) this.done.push(step), this.put(step.after);
+    return Boolean(step);
+  }
+}
+
+// --- what people see and touch ---------------------------------------------------------------------------------------
+
+const TOOLS = [
+  ["brush", "Brush", "b", "paint; with Shift a straight line from where the last stroke ended"],
+  ["line", "Line", "l", "drag a straight line"],
+  ["fill", "Fill", "f", "give a whole connected region the chosen class"],
+  ["erase", "Erase", "x", "paint background; the right mouse button does so with every tool"],
+  ["pick", "Pick", "p", "choose the class under the pointer; Alt does so with every tool"],
+  ["move", "Move", "h", "move the picture when it is enlarged; two fingers do so with every tool"],
+];
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+let painters = 0; // radio buttons of one page need groups of their own
+
+class Painter {
+  constructor(root, { labels, width, height, classes, brush, readonly, onChange, onFile }) {
+    Object.assign(this, { root, classes, onChange, onFile, readonly: Boolean(readonly) });
+    this.id = `mogle-painter-${++painters}`;
+    this.tool = "brush";
+    this.chosen = Math.min(1, classes.length - 1);
+    this.view = { zoom: 1, x: 0, y: 0 };
+    this.fingers = new Map();
+    this.show = { mirror: false, names: true, safe: false };
+    this.build();
+    this.sheet = new Sheet(this.canvas, classes.map((each) => each.mirror ?? each.index));
+    this.sheet.resize(width, height);
+    this.sheet.labels.set(labels);
+    this.setBrush(brush ?? Math.max(1, Math.round(Math.max(width, height) / 24)));
+    this.recolor();
+    this.listen();
+    this.changed();
+    this.select(this.chosen);
+  }
+
+  build() {
+    const radio = (group, value, title, ...children) => {
+      const input = make("input", { type: "radio", name: `${this.id}-${group}`, value });
+      return make("label", { title }, input, ...children);
+    };
+    const button = (action, text, title) => make("button", { type: "button", "data-do": action, title }, text);
+    const key = (text) => make("kbd", { "aria-hidden": "true" }, text);
+    this.tools = make("div", { class: "mp-tools", role: "radiogroup", "aria-label": "Tool" });
+    for (const [tool, text, shortcut, help] of TOOLS) {
+      this.tools.append(radio("tool", tool, `${text} (${shortcut.toUpperCase()}): ${help}`, make("span", {}, text)));
+    }
+    this.size = make("input", { type: "range", min: 1, max: MAX_BRUSH, "aria-label": "Brush size in pixels" });
+    this.sizeText = make("output");
+    const size = make("label", { class: "mp-size", title: "Brush size ([ and ])" }, "Size ", this.size, this.sizeText);
+    const actions = [
+      button("undo", "Undo", "Undo (Ctrl+Z)"),
+      button("redo", "Redo", "Redo (Ctrl+Shift+Z)"),
+      button("mirror", "Mirror", "Draw on both sides of the face at once (M); left and right classes are swapped"),
+      button("names", "Names", "Show the names of regions and the outline of the chosen class (N)"),
+      button("safe", "Safe colours", "Show colours that colour-blind people tell apart better; the mask stays the same"),
+      button("out", "−", "Smaller (-)"),
+      button("in", "+", "Larger (+)"),
+      button("fit", "Fit", "Whole picture"),
+      button("clear", "Clear", "Make everything background; Undo brings it back"),
+    ];
+    if (this.onFile) actions.push(button("open", "Open…", "Load a mask from a picture file"));
+    this.file = make("input", { type: "file", accept: "image/*", hidden: "" });
+    this.canvas = make("canvas", { class: "mp-mask" });
+    this.overlay = make("canvas", { class: "mp-overlay", "aria-hidden": "true" });
+    this.stage = make("div", { class: "mp-stage", tabindex: 0, role: "application" }, this.canvas, this.overlay);
+    this.palette = make("div", { class: "mp-palette", role: "radiogroup", "aria-label": "Class" });
+    for (const { index, name, note, key: shortcut } of this.classes) {
+      const swatch = make("span", { class: "mp-swatch" });
+      this.palette.append(radio("class", index, note ?? name, swatch, make("span", {}, name), key(shortcut ?? "")));
+    }
+    const sides = make("p", {}, "Left and right are the person's: their left eye is on the right of the picture.");
+    this.status = make("div", { class: "mp-status" });
+    this.live = make("div", { class: "mp-live", role: "status" });
+    this.root.classList.add("mogle-painter");
+    // JupyterLab would take plain letters for its own commands (x cuts the cell) wherever no text is being typed.
+    this.root.setAttribute("data-lm-suppress-shortcuts", "true");
+    const bar = make("div", { class: "mp-bar" }, this.tools, size, make("div", { class: "mp-actions" }, ...actions));
+    const side = make("div", { class: "mp-side" }, this.palette, sides);
+    const body = make("div", { class: "mp-body" }, make("div", { class: "mp-paper" }, this.stage, this.status), side);
+    this.box = make("div", { class: "mp-box", role: "group", "aria-label": "Mask painter" }, bar, body, this.live);
+    this.box.append(this.file);
+    this.root.replaceChildren(this.box);
+  }
+
+  listen() {
+    const on = (element, type, handle, options) => element.addEventListener(type, handle, options);
+    on(this.stage, "pointerdown", (event) => this.down(event));
+    on(this.stage, "pointermove", (event) => this.move(event));
+    on(this.stage, "pointerup", (event) => this.up(event));
+    on(this.stage, "pointercancel", (event) => this.up(event, true));
+    on(this.stage, "pointerleave", () => this.hover(null));
+    on(this.stage, "contextmenu", (event) => event.preventDefault());
+    on(this.stage, "wheel", (event) => this.wheel(event), { passive: false });
+    on(this.box, "keydown", (event) => this.key(event));
+    on(this.tools, "change", (event) => this.setTool(event.target.value));
+    on(this.palette, "change", (event) => this.select(Number(event.target.value)));
+    on(this.size, "input", () => this.setBrush(Number(this.size.value)));
+    on(this.box, "click", (event) => this.act(event.target.dataset?.do));
+    on(this.file, "change", () => this.open(this.file.files[0]));
+    this.observer = new ResizeObserver(() => this.look());
+    this.observer.observe(this.stage);
+    this.setTool(this.tool);
+  }
+
+  // --- pointers ------------------------------------------------------------------------------------------------------
+
+  // The pixel of the mask under a pointer; beyond the edges too, so that strokes may leave the picture and return.
+  place({ clientX, clientY }) {
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    const x = Math.floor(((clientX - left) * this.sheet.width) / width);
+    return [x, Math.floor(((clientY - top) * this.sheet.height) / height)];
+  }
+
+  inside([x, y]) {
+    return x >= 0 && y >= 0 && x < this.sheet.width && y < this.sheet.height;
+  }
+
+  down(event) {
+    event.preventDefault(); // no scrolling, no selecting; focus is therefore given by hand
+    this.stage.focus({ preventScroll: true });
+    if (event.pointerType === "touch") {
+      this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      if (this.fingers.size === 2) this.cancel(); // the first finger has painted a dot that was not meant
+      if (this.fingers.size > 1) return;
+    }
+    if (this.stroke || this.grip) return;
+    this.stage.setPointerCapture(event.pointerId);
+    const at = this.place(event);
+    if (event.button === 1 || this.tool === "move") {
+      this.grip = { id: event.pointerId, x: event.clientX - this.view.x, y: event.clientY - this.view.y };
+    } else if (event.altKey || this.tool === "pick") {
+      if (this.inside(at)) this.select(this.sheet.labels[at[1] * this.sheet.width + at[0]]);
+    } else if (!this.readonly) {
+      this.begin(event, at);
+    }
+  }
+
+  begin(event, at) {
+    const index = event.button === 2 || this.tool === "erase" ? BACKGROUND : this.chosen;
+    const before = this.sheet.labels.slice();
+    if (this.tool === "fill") {
+      if (this.inside(at)) this.finish(before, this.sheet.fill(at, index, this.show.mirror));
+      return;
+    }
+    const from = event.shiftKey && this.last ? this.last : at;
+    const straight = event.shiftKey || this.tool === "line";
+    this.stroke = { id: event.pointerId, index, before, box: emptyBox(), from, at, straight };
+    if (!straight) this.draw(at, at);
+    this.schedule();
+  }
+
+  draw(from, to) {
+    const box = this.sheet.stamp(from, to, discRows(this.brush), this.stroke.index, this.show.mirror);
+    this.sheet.repaint(box);
+    extend(this.stroke.box, box.left, box.top, box.right, box.bottom);
+  }
+
+  move(event) {
+    if (this.fingers.has(event.pointerId) && this.fingers.size > 1) return this.pinch(event);
+    this.hover(this.place(event));
+    if (this.grip?.id === event.pointerId) {
+      [this.view.x, this.view.y] = [event.clientX - this.grip.x, event.clientY - this.grip.y];
+      return this.look();
+    }
+    if (this.stroke?.id !== event.pointerId) return;
+    const events = event.getCoalescedEvents?.() ?? []; // all places since the last frame, not only the newest
+    for (const each of events.length ? events : [event]) {
+      const to = this.place(each);
+      if (!this.stroke.straight) this.draw(this.stroke.at, to);
+      this.stroke.at = to;
+    }
+  }
+
+  up(event, cancelled = false) {
+    this.fingers.delete(event.pointerId);
+    if (this.grip?.id === event.pointerId) this.grip = null;
+    if (this.stroke?.id !== event.pointerId) return;
+    if (cancelled) return this.cancel();
+    const { straight, from, before, box } = this.stroke;
+    this.last = this.stroke.at = this.place(event);
+    if (straight) this.draw(from, this.last);
+    this.stroke = null;
+    this.finish(before, box);
+  }
+
+  cancel() {
+    if (!this.stroke) return;
+    this.sheet.labels.set(this.stroke.before);
+    this.sheet.repaint(this.sheet.whole());
+    this.stroke = null;
+    this.schedule();
+  }
+
+  // Two fingers enlarge and move; what lies between them stays between them.
+  pinch(event) {
+    const middle = () => {
+      const [[x0, y0], [x1, y1]] = this.fingers.values();
+      return { x: (x0 + x1) / 2, y: (y0 + y1) / 2, apart: Math.hypot(x1 - x0, y1 - y0) || 1 };
+    };
+    const old = middle();
+    this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
+    const now = middle();
+    this.view.x += now.x - old.x;
+    this.view.y += now.y - old.y;
+    this.zoom(now.apart / old.apart, now.x, now.y);
+  }
+
+  wheel(event) {
+    if (!event.ctrlKey && !event.metaKey) return; // the page scrolls; a pinch on a touchpad arrives with ctrlKey
+    event.preventDefault();
+    this.zoom(Math.exp(-event.deltaY / 200), event.clientX, event.clientY);
+  }
+
+  // --- view ----------------------------------------------------------------------------------------------------------
+
+  zoom(factor, clientX, clientY) {
+    const { left, top, width, height } = this.stage.getBoundingClientRect();
+    const [x, y] = [(clientX ?? left + width / 2) - left, (clientY ?? top + height / 2) - top];
+    const zoom = Math.min(MAX_ZOOM, Math.max(1, this.view.zoom * factor));
+    const ratio = zoom / this.view.zoom;
+    this.view = { zoom, x: x - (x - this.view.x) * ratio, y: y - (y - this.view.y) * ratio };
+    this.look();
+  }
+
+  // Places the canvas in its stage; it never leaves a gap at an edge.
+  look() {
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    const { zoom } = this.view;
+    this.view.x = Math.min(0, Math.max(width * (1 - zoom), this.view.x));
+    this.view.y = Math.min(0, Math.max(height * (1 - zoom), this.view.y));
+    this.canvas.style.transform = `translate(${this.view.x}px, ${this.view.y}px) scale(${zoom})`;
+    this.schedule();
+  }
+
+  recolor() {
+    const bytes = new DataView(this.sheet.colors.buffer);
+    for (const { index, color, safe } of this.classes) {
+      const shown = (this.show.safe && safe) || color;
+      bytes.setUint32(4 * index, Number.parseInt(shown.slice(1), 16) * 256 + 255); // R, G, B, A as ImageData has them
+      const swatch = this.palette.children[index].querySelector(".mp-swatch");
+      swatch.style.background = shown;
+    }
+    this.sheet.repaint(this.sheet.whole());
+  }
+
+  schedule() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.drawOverlay();
+    });
+  }
+
+  drawOverlay() {
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    const sharp = window.devicePixelRatio || 1;
+    [this.overlay.width, this.overlay.height] = [Math.round(width * sharp), Math.round(height * sharp)];
+    const context = this.overlay.getContext("2d");
+    context.scale(sharp, sharp);
+    const scale = (width / this.sheet.width) * this.view.zoom;
+    const toScreen = (x, y) => [this.view.x + x * scale, this.view.y + y * scale];
+    const twice = (path, thick = 1) => { // light on dark: seen on any colour
+      [context.strokeStyle, context.lineWidth] = ["#000", 3 * thick];
+      context.stroke(path);
+      [context.strokeStyle, context.lineWidth] = ["#fff", 1.25 * thick];
+      context.stroke(path);
+    };
+    if (this.show.names) {
+      const { labels, width: columns, height: rows } = this.sheet;
+      const outline = outlineOf(labels, columns, rows, this.chosen) ?? [];
+      const path = new Path2D();
+      for (let at = 0; at < outline.length; at += 4) {
+        path.moveTo(...toScreen(outline[at], outline[at + 1]));
+        path.lineTo(...toScreen(outline[at + 2], outline[at + 3]));
+      }
+      twice(path);
+      this.drawNames(context, toScreen, scale, width, height);
+    }
+    if (this.pointer && this.tool !== "pick" && this.tool !== "move" && !this.readonly) {
+      const [x, y] = this.pointer;
+      const odd = (this.brush % 2) / 2;
+      const brush = new Path2D();
+      if (this.tool !== "fill") brush.arc(...toScreen(x + odd, y + odd), Math.max(2, (this.brush / 2) * scale), 0, 7);
+      if (this.stroke?.straight) {
+        brush.moveTo(...toScreen(this.stroke.from[0] + 0.5, this.stroke.from[1] + 0.5));
+        brush.lineTo(...toScreen(x + 0.5, y + 0.5));
+      }
+      twice(brush);
+    }
+  }
+
+  drawNames(context, toScreen, scale, width, height) {
+    context.font = "600 12px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    const taken = [];
+    for (const { index, radius, x, y } of this.regions) {
+      if (radius * scale < 4) continue; // too small to carry a name; larger when enlarged
+      const name = this.classes[index]?.name ?? String(index);
+      const half = context.measureText(name).width / 2 + 3;
+      const [left, top] = toScreen(x, y);
+      if (left < 0 || top < 0 || left > width || top > height) continue;
+      const middle = Math.min(width - half, Math.max(half, left));
+      const line = Math.min(height - 9, Math.max(9, top));
+      const clash = taken.some((each) => Math.abs(each[0] - middle) < each[2] + half && Math.abs(each[1] - line) < 15);
+      if (clash) continue;
+      taken.push([middle, line, half]);
+      [context.strokeStyle, context.lineWidth, context.fillStyle] = ["#000", 3.5, "#fff"];
+      context.strokeText(name, middle, line);
+      context.fillText(name, middle, line);
+    }
+  }
+
+  hover(at) {
+    this.pointer = at;
+    this.describe();
+    this.schedule();
+  }
+
+  describe() {
+    const { labels, width, height } = this.sheet;
+    const at = this.pointer && this.inside(this.pointer) ? this.pointer : null;
+    const under = at ? this.classes[labels[at[1] * width + at[0]]]?.name : "";
+    const where = at ? `${under} (${at.join(", ")})` : `painting ${this.classes[this.chosen].name}`;
+    this.status.textContent = `${where} · brush ${this.brush} px · mask ${width} × ${height}`;
+  }
+
+  say(text, wrong = false) {
+    this.live.textContent = text;
+    this.live.classList.toggle("mp-wrong", wrong);
+  }
+
+  // --- commands ------------------------------------------------------------------------------------------------------
+
+  // After a change by hand: kept for undo and told, unless every pixel is what it was.
+  finish(before, box) {
+    this.sheet.repaint(box);
+    if (this.sheet.keep(before, box)) this.changed(true);
+    this.schedule();
+  }
+
+  changed(tell = false) {
+    const { width, height, labels } = this.sheet;
+    this.regions = regionsOf(labels, width, height);
+    this.stage.style.aspectRatio = `${width} / ${height}`;
+    this.stage.style.setProperty("--mp-ratio", width / height);
+    this.stage.setAttribute("aria-label", `Mask of ${width} by ${height} pixels; arrow keys move, space paints`);
+    this.buttons();
+    this.describe();
+    this.look();
+    if (tell) this.onChange?.(this.get());
+  }
+
+  buttons() {
+    const { done, undone } = this.sheet;
+    const off = { undo: !done.length, redo: !undone.length, clear: this.readonly, open: this.readonly };
+    for (const button of this.box.querySelectorAll("[data-do]")) {
+      const action = button.dataset.do;
+      button.disabled = Boolean(off[action]);
+      if (action in this.show) button.setAttribute("aria-pressed", String(this.show[action]));
+    }
+  }
+
+  get() {
+    return { labels: this.sheet.labels.slice(), width: this.sheet.width, height: this.sheet.height };
+  }
+
+  set(labels, width, height) {
+    this.cancel();
+    const resized = width !== this.sheet.width || height !== this.sheet.height;
+    if (!this.sheet.replace(labels, width, height)) return;
+    if (resized) this.view = { zoom: 1, x: 0, y: 0 };
+    this.changed();
+  }
+
+  select(index) {
+    this.chosen = index;
+    this.palette.children[index].querySelector("input").checked = true;
+    this.describe();
+    this.schedule();
+  }
+
+  setTool(tool) {
+    this.tool = tool;
+    this.tools.querySelector(`[value=${tool}]`).checked = true;
+    this.stage.dataset.tool = tool;
+    this.schedule();
+  }
+
+  setBrush(size) {
+    this.brush = Math.min(MAX_BRUSH, Math.max(1, size));
+    this.size.value = this.brush;
+    this.sizeText.textContent = `${this.brush} px`;
+    this.describe();
+    this.schedule();
+  }
+
+  act(action) {
+    const { sheet } = this;
+    if (action === "undo" && sheet.undo()) this.changed(true);
+    if (action === "redo" && sheet.redo()) this.changed(true);
+    if (action === "clear" && sheet.replace(new Uint8Array(sheet.labels.length), sheet.width, sheet.height)) {
+      this.changed(true);
+    }
+    if (action === "in" || action === "out") this.zoom(action === "in" ? 1.5 : 1 / 1.5);
+    if (action === "fit") this.zoom(0);
+    if (action === "open") this.file.click();
+    if (action in this.show) {
+      this.show[action] = !this.show[action];
+      if (action === "safe") this.recolor();
+      this.buttons();
+      this.schedule();
+    }
+  }
+
+  // A file's bytes go to whoever can decode them: a canvas would give colours changed by colour management.
+  async open(file) {
+    this.file.value = ""; // so that the same file can be chosen again
+    if (!file) return;
+    if (file.size > FILE_BYTES) return this.say(`${file.name} is too large for a mask`, true);
+    try {
+      await this.onFile(new Uint8Array(await file.arrayBuffer()), file.name);
+    } catch (error) {
+      this.say(error.message, true);
+    }
+  }
+
+  key(event) {
+    const name = event.key.toLowerCase();
+    const arrows = { arrowleft: [-1, 0], arrowright: [1, 0], arrowup: [0, -1], arrowdown: [0, 1] };
+    const used = () => event.preventDefault();
+    if ((event.ctrlKey || event.metaKey) && (name === "z" || name === "y")) {
+      used();
+      return this.act(name === "y" || event.shiftKey ? "redo" : "undo");
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target === this.stage && (name in arrows || name === " ")) {
+      used();
+      return name === " " ? this.dot() : this.step(arrows[name], event.shiftKey ? 10 : 1);
+    }
+    const tool = TOOLS.find(([, , shortcut]) => shortcut === name);
+    const chosen = this.classes.find(({ key }) => key === name);
+    const action = { m: "mirror", n: "names", "+": "in", "=": "in", "-": "out" }[name];
+    if (name === "escape") this.cancel();
+    if (tool) this.setTool(tool[0]);
+    if (chosen) this.select(chosen.index);
+    if (action) this.act(action);
+    const larger = Math.max(1, Math.round(this.brush / 8));
+    if (name === "[") this.setBrush(this.brush - larger);
+    if (name === "]") this.setBrush(this.brush + larger);
+  }
+
+  step([x, y], by) {
+    const { width, height } = this.sheet;
+    const [column, row] = this.pointer ?? [width >> 1, height >> 1];
+    const within = (value, limit) => Math.min(limit - 1, Math.max(0, value));
+    this.hover([within(column + x * by, width), within(row + y * by, height)]);
+    this.say(this.status.textContent);
+  }
+
+  // The space bar does what a click at the cursor would.
+  dot() {
+    const at = this.pointer;
+    if (!at || !this.inside(at) || this.stroke) return;
+    if (this.tool === "pick") return this.select(this.sheet.labels[at[1] * this.sheet.width + at[0]]);
+    if (this.readonly || this.tool === "move") return;
+    this.begin({ button: 0, pointerId: "key" }, at);
+    if (!this.stroke) return; // filled
+    this.draw(at, at);
+    const { before, box } = this.stroke;
+    [this.stroke, this.last] = [null, at];
+    this.finish(before, box);
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.root.replaceChildren();
+    this.root.classList.remove("mogle-painter");
+  }
+}
+
+// Builds a painter in `root`. Options: labels (Uint8Array), width, height; classes, as Python's `classes()` gives them;
+// brush (size in pixels), readonly; onChange({labels, width, height}), called when a change is complete, never while it
+// is being drawn; onFile(bytes, name), which decodes a mask file and calls `set`, and may throw what is then said.
+export function mount(root, options) {
+  const painter = new Painter(root, options);
+  return {
+    set: (labels, width, height) => painter.set(labels, width, height), // a step for undo; does not call onChange
+    get: () => painter.get(),
+    select: (index) => painter.select(index),
+    say: (text, wrong) => painter.say(text, wrong),
+    destroy: () => painter.destroy(),
+  };
+}
+
+// The same as an anywidget: `label_map` is {width, height, labels: DataView}; files go to Python as custom messages.
+function render({ model, el }) {
+  const state = () => {
+    const { width, height, labels } = model.get("label_map");
+    return { width, height, labels: new Uint8Array(labels.buffer, labels.byteOffset, labels.byteLength) };
+  };
+  const root = make("div");
+  el.append(root);
+  const painter = mount(root, {
+    ...state(),
+    classes: model.get("classes"),
+    brush: model.get("brush") || undefined,
+    readonly: model.get("readonly"),
+    onChange: ({ width, height, labels }) => {
+      model.set("label_map", { width, height, labels: new DataView(labels.buffer) });
+      model.save_changes();
+    },
+    onFile: (bytes, name) => model.send({ kind: "file", name }, undefined, [new DataView(bytes.buffer)]),
+  });
+  const changed = () => {
+    const { labels, width, height } = state();
+    painter.set(labels, width, height); // does nothing where it comes from this very painter
+  };
+  const told = ({ kind, text, wrong }) => kind === "say" && painter.say(text, wrong);
+  model.on("change:label_map", changed);
+  model.on("msg:custom", told);
+  return () => {
+    model.off("change:label_map", changed);
+    model.off("msg:custom", told);
+    painter.destroy();
+  };
+}
+
+export default { render };
