@@ -46,7 +46,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 def open_bytes(data: bytes, name: str) -> Image.Image:
     """The same from a file's bytes, such as an upload; `name` stands in what is said about it."""
     picture = _opened(io.BytesIO(data), name)
-    picture.filename = name  # what decode_mask calls it
+    picture.filename = name  # type: ignore[attr-defined]  # what decode_mask calls it
     return picture
 
 

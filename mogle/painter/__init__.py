@@ -33,7 +33,8 @@ def classes() -> list[dict[str, Any]]:
 
     Returns:
         For each class `index`, `name` in words, `note` (the name with the side it lies on), `color` as in the data
-        sets' files, `key` that chooses it, and `mirror`, the index of what lies on the other side of the face.
+        sets' files and `safe`, a colour for colour-blind eyes, both "#rrggbb"; `key`, which chooses it; and `mirror`,
+        the index of what lies on the other side of the face.
     """
     found = []
     for index, label in enumerate(LABELS):
@@ -94,9 +95,10 @@ def unpack(packed: Any) -> np.ndarray:
         MogleError: not such an object, damaged base64, a number of bytes that is not width x height, a label that is
             no class, or a side beyond `MAX_SIDE`. Nothing is decoded before its length has been compared.
     """
-    if not isinstance(packed, dict) or not {"width", "height", "labels"} <= set(packed):
-        found = f"the keys {', '.join(map(str, list(packed)[:5]))}" if isinstance(packed, dict) else type(packed).__name__
-        raise MogleError(f"label map: found {found}, expected an object with width, height and labels")
+    if not isinstance(packed, dict):
+        raise MogleError(f"label map: found {type(packed).__name__}, expected an object with width, height and labels")
+    if missing := [name for name in ("width", "height", "labels") if name not in packed]:
+        raise MogleError(f"label map: found an object without {missing[0]}, expected width, height and labels")
     width, height, labels = packed["width"], packed["height"], packed["labels"]
     _check_size(width, height)
     count = width * height

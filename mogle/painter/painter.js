@@ -8,7 +8,7 @@
 // mount(root, options) builds a painter in any page; the default export is the same for anywidget. No dependencies.
 
 const BACKGROUND = 0;
-const UNDO_BYTES = 32 << 20; // what undo and redo may keep in memory, in all
+const UNDO_BYTES = 64 << 20; // what undo may keep: 256 steps at 512 x 512
 const FILE_BYTES = 32 << 20; // the largest file that is handed on
 const MAX_ZOOM = 32;
 const MAX_BRUSH = 200;
@@ -29,8 +29,8 @@ export function unpack({ labels, width, height }) {
 
 // --- shapes, as pure functions of whole numbers ---------------------------------------------------------------------
 
-// A hard-edged disc of `size` pixels across: [row, from, to) around its centre. A pixel belongs to it where the distance
-// of its middle from the disc's middle is at most size / 2; doubled, all of that is whole numbers.
+// A hard-edged disc of `size` pixels across: [row, from, to) around its centre. A pixel belongs to it where its middle is
+// at most size / 2 away from the disc's middle; doubled, all of that is whole numbers.
 export function discRows(size) {
   const rows = [];
   const half = Math.floor(size / 2);
@@ -43,54 +43,35 @@ export function discRows(size) {
   return rows;
 }
 
-// The pixels from one to another, both included (Bresenham): `visit(x, y)` is called for each.
+// The pixels from one to another, both included: `visit(x, y)` is called for each.
 export function alongLine(x0, y0, x1, y1, visit) {
-  const dx = Math.abs(x1 - x0);
-  const dy = -Math.abs(y1 - y0);
-  const stepX = x0 < x1 ? 1 : -1;
-  const stepY = y0 < y1 ? 1 : -1;
-  let error = dx + dy;
-  for (;;) {
-    visit(x0, y0);
-    if (x0 === x1 && y0 === y1) return;
-    const twice = 2 * error;
-    if (twice >= dy) {
-      error += dy;
-      x0 += stepX;
-    }
-    if (twice <= dx) {
-      error += dx;
-      y0 += stepY;
-    }
+  const steps = Math.max(Math.abs(x1 - x0), Math.abs(y1 - y0), 1);
+  const between = (start, end, step) => start + Math.floor((2 * step * (end - start) + steps) / (2 * steps));
+  for (let step = 0; step <= steps; step++) visit(between(x0, x1, step), between(y0, y1, step));
+}
+
+// Walks over places joined by edges: `take(at)` says whether a place belongs, and must say so only once.
+function spread(first, width, count, take) {
+  const stack = [first];
+  while (stack.length) {
+    const at = stack.pop();
+    if (!take(at)) continue;
+    if (at % width > 0) stack.push(at - 1);
+    if (at % width < width - 1) stack.push(at + 1);
+    if (at >= width) stack.push(at - width);
+    if (at + width < count) stack.push(at + width);
   }
 }
 
-// Gives the region of equal labels around (x, y), joined by edges, another label; returns its box, null if none changed.
-export function floodFill(labels, width, height, x, y, index) {
+// Gives the connected region of equal labels around (x, y) another label.
+export function floodFill(labels, width, x, y, index) {
   const old = labels[y * width + x];
-  if (old === index) return null;
-  const box = emptyBox();
-  const stack = [[x, y]];
-  while (stack.length) {
-    const [seedX, row] = stack.pop();
-    const start = row * width;
-    if (labels[start + seedX] !== old) continue;
-    let from = seedX;
-    let to = seedX + 1;
-    while (from > 0 && labels[start + from - 1] === old) from--;
-    while (to < width && labels[start + to] === old) to++;
-    labels.fill(index, start + from, start + to);
-    extend(box, from, row, to, row + 1);
-    for (const next of [row - 1, row + 1]) {
-      if (next < 0 || next >= height) continue;
-      for (let at = from; at < to; at++) {
-        const here = labels[next * width + at] === old;
-        const first = at === from || labels[next * width + at - 1] !== old;
-        if (here && first) stack.push([at, next]);
-      }
-    }
-  }
-  return box;
+  if (old === index) return;
+  spread(y * width + x, width, labels.length, (at) => {
+    if (labels[at] !== old) return false;
+    labels[at] = index;
+    return true;
+  });
 }
 
 // The borders of a class as straight pieces [x0, y0, x1, y1, ...] between pixels; null where there are too many to see.
@@ -143,84 +124,77 @@ export function regionsOf(labels, width, height) {
   const regions = [];
   for (let first = 0; first < grid.length; first++) {
     if (seen[first]) continue;
-    seen[first] = 1;
-    const stack = [first];
-    let area = 0;
-    let best = first;
-    while (stack.length) {
-      const at = stack.pop();
+    let [area, best] = [0, first];
+    spread(first, columns, grid.length, (at) => {
+      if (seen[at] || grid[at] !== grid[first]) return false;
+      seen[at] = 1;
       area++;
       if (depth[at] > depth[best]) best = at;
-      const x = at % columns;
-      const around = [x > 0 ? at - 1 : -1, x < columns - 1 ? at + 1 : -1, at - columns, at + columns];
-      for (const next of around) {
-        if (next >= 0 && next < grid.length && !seen[next] && grid[next] === grid[first]) {
-          seen[next] = 1;
-          stack.push(next);
-        }
-      }
-    }
-    const [x, y] = [best % columns, Math.floor(best / columns)];
-    const place = { x: Math.min(width, (x + 0.5) * step), y: Math.min(height, (y + 0.5) * step) };
-    regions.push({ index: grid[first], area: area * step * step, ...place, radius: depth[best] * step });
+      return true;
+    });
+    const [x, y] = [(best % columns) + 0.5, Math.floor(best / columns) + 0.5];
+    regions.push({ index: grid[first], area, x: x * step, y: y * step, radius: depth[best] * step });
   }
   return regions.sort((a, b) => b.area - a.area);
 }
 
+// --- the sheet: labels, how they change, and what can be taken back --------------------------------------------------
+
 const emptyBox = () => ({ left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity });
 
-function extend(box, left, top, right, bottom) {
-  box.left = Math.min(box.left, left);
-  box.top = Math.min(box.top, top);
-  box.right = Math.max(box.right, right);
-  box.bottom = Math.max(box.bottom, bottom);
-}
-
-// --- the document: labels, how they change, and what can be taken back -----------------------------------------------
-
 class Sheet {
-  constructor(canvas, mirrors) {
-    this.canvas = canvas;
+  constructor(canvas, mirrors, { labels, width, height }) {
+    Object.assign(this, { canvas, mirrors }); // mirrors: index -> what lies on the other side of the face
     this.context = canvas.getContext("2d");
-    this.mirrors = mirrors; // index -> what lies on the other side of the face
     this.colors = new Uint32Array(256);
-    this.undone = [];
-    this.done = [];
+    [this.past, this.future] = [[], []];
+    this.put({ labels, width, height });
   }
 
-  resize(width, height) {
-    [this.width, this.height] = [width, height];
-    this.labels = new Uint8Array(width * height);
-    [this.canvas.width, this.canvas.height] = [width, height];
-    this.image = new ImageData(width, height);
-    this.pixels = new Uint32Array(this.image.data.buffer);
+  // Another label map, of any size, in place of this one.
+  put({ labels, width, height }) {
+    if (width !== this.width || height !== this.height) {
+      [this.width, this.height] = [this.canvas.width, this.canvas.height] = [width, height];
+      this.image = new ImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
+    }
+    this.labels = labels.slice();
+    this.repaint();
   }
 
-  whole() {
-    return { left: 0, top: 0, right: this.width, bottom: this.height };
+  get() {
+    return { labels: this.labels.slice(), width: this.width, height: this.height };
+  }
+
+  at([x, y]) {
+    return this.labels[y * this.width + x];
+  }
+
+  has([x, y]) {
+    return x >= 0 && y >= 0 && x < this.width && y < this.height;
   }
 
   // Shows what the labels say within a box; the rest of the canvas is not touched, so a stroke costs what it covers.
-  repaint(box) {
-    if (box.right <= box.left) return;
-    for (let y = box.top; y < box.bottom; y++) {
-      for (let at = y * this.width + box.left; at < y * this.width + box.right; at++) {
+  repaint({ left, top, right, bottom } = { left: 0, top: 0, right: this.width, bottom: this.height }) {
+    if (right <= left) return;
+    for (let y = top; y < bottom; y++) {
+      for (let at = y * this.width + left; at < y * this.width + right; at++) {
         this.pixels[at] = this.colors[this.labels[at]];
       }
     }
-    const [width, height] = [box.right - box.left, box.bottom - box.top];
-    this.context.putImageData(this.image, 0, 0, box.left, box.top, width, height);
+    this.context.putImageData(this.image, 0, 0, left, top, right - left, bottom - top);
   }
 
-  // Stamps discs from one pixel to another; returns the box of what may have changed. With `mirror` the other side gets
-  // the class that lies there, and first, so that the hand's own side wins where both meet.
+  // Stamps discs from one pixel to another. With `mirror` the other side gets the class that lies there, and first, so
+  // that the hand's own side wins where both meet.
   stamp([x0, y0], [x1, y1], rows, index, mirror) {
     const box = emptyBox();
-    const fill = (y, from, to, label) => {
-      [from, to] = [Math.max(0, from), Math.min(this.width, to)];
+    const fill = (y, start, end, label) => {
+      const [from, to] = [Math.max(0, start), Math.min(this.width, end)];
       if (y < 0 || y >= this.height || from >= to) return;
       this.labels.fill(label, y * this.width + from, y * this.width + to);
-      extend(box, from, y, to, y + 1);
+      [box.left, box.right] = [Math.min(box.left, from), Math.max(box.right, to)];
+      [box.top, box.bottom] = [Math.min(box.top, y), Math.max(box.bottom, y + 1)];
     };
     alongLine(x0, y0, x1, y1, (x, y) => {
       if (mirror) {
@@ -230,78 +204,36 @@ class Sheet {
       }
       for (const [row, from, to] of rows) fill(y + row, x + from, x + to, index);
     });
-    return box;
+    this.repaint(box);
   }
 
   // The other side is filled too, unless it belongs to the very region that has just been filled.
   fill([x, y], index, mirror) {
-    const before = this.labels[y * this.width + this.width - 1 - x];
-    const box = floodFill(this.labels, this.width, this.height, x, y, index) ?? emptyBox();
     const other = this.width - 1 - x;
-    if (mirror && this.labels[y * this.width + other] === before) {
-      const second = floodFill(this.labels, this.width, this.height, other, y, this.mirrors[index]);
-      if (second) extend(box, second.left, second.top, second.right, second.bottom);
-    }
-    return box;
-  }
-
-  crop(labels, box) {
-    const [width, height] = [box.right - box.left, box.bottom - box.top];
-    const data = new Uint8Array(width * height);
-    for (let y = 0; y < height; y++) {
-      const start = (box.top + y) * this.width + box.left;
-      data.set(labels.subarray(start, start + width), y * width);
-    }
-    return { box, data, width: this.width, height: this.height };
-  }
-
-  put(piece) {
-    if (piece.width !== this.width || piece.height !== this.height) this.resize(piece.width, piece.height);
-    const width = piece.box.right - piece.box.left;
-    for (let y = piece.box.top; y < piece.box.bottom; y++) {
-      const start = (y - piece.box.top) * width;
-      this.labels.set(piece.data.subarray(start, start + width), y * this.width + piece.box.left);
-    }
-    this.repaint(piece.box);
+    const before = this.at([other, y]);
+    floodFill(this.labels, this.width, x, y, index);
+    if (mirror && this.at([other, y]) === before) floodFill(this.labels, this.width, other, y, this.mirrors[index]);
+    this.repaint();
   }
 
   // Keeps what a change has replaced; false where it changed nothing. The oldest steps go when memory is full.
-  keep(before, box) {
-    if (box.right <= box.left) return false;
-    const step = { before: this.crop(before, box), after: this.crop(this.labels, box) };
-    if (step.before.data.every((label, at) => label === step.after.data[at])) return false;
-    this.remember(step);
+  keep(before) {
+    const equal = before.width === this.width && before.height === this.height;
+    if (equal && before.labels.every((label, at) => label === this.labels[at])) return false;
+    this.future = [];
+    this.past.push(before);
+    let bytes = this.past.reduce((sum, each) => sum + each.labels.length, 0);
+    while (bytes > UNDO_BYTES) bytes -= this.past.shift().labels.length;
     return true;
   }
 
-  remember(step) {
-    this.undone = [];
-    this.done.push(step);
-    const bytes = ({ before, after }) => before.data.length + after.data.length;
-    let total = this.done.reduce((sum, each) => sum + bytes(each), 0);
-    while (total > UNDO_BYTES && this.done.length > 1) total -= bytes(this.done.shift());
-  }
-
-  // Another label map in place of this one, as a step that can be taken back; false where it is the same.
-  replace(labels, width, height) {
-    const same = width === this.width && height === this.height && labels.every((label, at) => label === this.labels[at]);
-    if (same) return false;
-    const before = this.crop(this.labels, this.whole());
-    this.put({ box: { left: 0, top: 0, right: width, bottom: height }, data: labels, width, height });
-    this.remember({ before, after: this.crop(this.labels, this.whole()) });
+  // Undo and redo: from one pile to the other.
+  turn(from, to) {
+    const step = from.pop();
+    if (!step) return false;
+    to.push(this.get());
+    this.put(step);
     return true;
-  }
-
-  undo() {
-    const step = this.done.pop();
-    if (step) this.undone.push(step), this.put(step.before);
-    return Boolean(step);
-  }
-
-  redo() {
-    const step = this.undone.pop();
-    if (step) this.done.push(step), this.put(step.after);
-    return Boolean(step);
   }
 }
 
@@ -335,9 +267,8 @@ class Painter {
     this.fingers = new Map();
     this.show = { mirror: false, names: true, safe: false };
     this.build();
-    this.sheet = new Sheet(this.canvas, classes.map((each) => each.mirror ?? each.index));
-    this.sheet.resize(width, height);
-    this.sheet.labels.set(labels);
+    const mirrors = classes.map((each) => each.mirror ?? each.index);
+    this.sheet = new Sheet(this.canvas, mirrors, { labels, width, height });
     this.setBrush(brush ?? Math.max(1, Math.round(Math.max(width, height) / 24)));
     this.recolor();
     this.listen();
@@ -364,7 +295,7 @@ class Painter {
       button("redo", "Redo", "Redo (Ctrl+Shift+Z)"),
       button("mirror", "Mirror", "Draw on both sides of the face at once (M); left and right classes are swapped"),
       button("names", "Names", "Show the names of regions and the outline of the chosen class (N)"),
-      button("safe", "Safe colours", "Show colours that colour-blind people tell apart better; the mask stays the same"),
+      button("safe", "Safe colours", "Show colours that colour-blind people tell apart; the mask stays as it is"),
       button("out", "−", "Smaller (-)"),
       button("in", "+", "Larger (+)"),
       button("fit", "Fit", "Whole picture"),
@@ -423,10 +354,6 @@ class Painter {
     return [x, Math.floor(((clientY - top) * this.sheet.height) / height)];
   }
 
-  inside([x, y]) {
-    return x >= 0 && y >= 0 && x < this.sheet.width && y < this.sheet.height;
-  }
-
   down(event) {
     event.preventDefault(); // no scrolling, no selecting; focus is therefore given by hand
     this.stage.focus({ preventScroll: true });
@@ -441,7 +368,7 @@ class Painter {
     if (event.button === 1 || this.tool === "move") {
       this.grip = { id: event.pointerId, x: event.clientX - this.view.x, y: event.clientY - this.view.y };
     } else if (event.altKey || this.tool === "pick") {
-      if (this.inside(at)) this.select(this.sheet.labels[at[1] * this.sheet.width + at[0]]);
+      if (this.sheet.has(at)) this.select(this.sheet.at(at));
     } else if (!this.readonly) {
       this.begin(event, at);
     }
@@ -449,22 +376,20 @@ class Painter {
 
   begin(event, at) {
     const index = event.button === 2 || this.tool === "erase" ? BACKGROUND : this.chosen;
-    const before = this.sheet.labels.slice();
+    const before = this.sheet.get();
     if (this.tool === "fill") {
-      if (this.inside(at)) this.finish(before, this.sheet.fill(at, index, this.show.mirror));
-      return;
+      if (this.sheet.has(at)) this.sheet.fill(at, index, this.show.mirror);
+      return this.finish(before);
     }
     const from = event.shiftKey && this.last ? this.last : at;
     const straight = event.shiftKey || this.tool === "line";
-    this.stroke = { id: event.pointerId, index, before, box: emptyBox(), from, at, straight };
+    this.stroke = { id: event.pointerId, index, before, from, at, straight };
     if (!straight) this.draw(at, at);
     this.schedule();
   }
 
   draw(from, to) {
-    const box = this.sheet.stamp(from, to, discRows(this.brush), this.stroke.index, this.show.mirror);
-    this.sheet.repaint(box);
-    extend(this.stroke.box, box.left, box.top, box.right, box.bottom);
+    this.sheet.stamp(from, to, discRows(this.brush), this.stroke.index, this.show.mirror);
   }
 
   move(event) {
@@ -488,17 +413,17 @@ class Painter {
     if (this.grip?.id === event.pointerId) this.grip = null;
     if (this.stroke?.id !== event.pointerId) return;
     if (cancelled) return this.cancel();
-    const { straight, from, before, box } = this.stroke;
-    this.last = this.stroke.at = this.place(event);
-    if (straight) this.draw(from, this.last);
+    const { straight, from, at, before } = this.stroke;
+    this.last = this.place(event);
+    this.draw(straight ? from : at, this.last);
     this.stroke = null;
-    this.finish(before, box);
+    this.finish(before);
   }
 
   cancel() {
+    this.grip = null;
     if (!this.stroke) return;
-    this.sheet.labels.set(this.stroke.before);
-    this.sheet.repaint(this.sheet.whole());
+    this.sheet.put(this.stroke.before);
     this.stroke = null;
     this.schedule();
   }
@@ -552,7 +477,7 @@ class Painter {
       const swatch = this.palette.children[index].querySelector(".mp-swatch");
       swatch.style.background = shown;
     }
-    this.sheet.repaint(this.sheet.whole());
+    this.sheet.repaint();
   }
 
   schedule() {
@@ -570,12 +495,6 @@ class Painter {
     context.scale(sharp, sharp);
     const scale = (width / this.sheet.width) * this.view.zoom;
     const toScreen = (x, y) => [this.view.x + x * scale, this.view.y + y * scale];
-    const twice = (path, thick = 1) => { // light on dark: seen on any colour
-      [context.strokeStyle, context.lineWidth] = ["#000", 3 * thick];
-      context.stroke(path);
-      [context.strokeStyle, context.lineWidth] = ["#fff", 1.25 * thick];
-      context.stroke(path);
-    };
     if (this.show.names) {
       const { labels, width: columns, height: rows } = this.sheet;
       const outline = outlineOf(labels, columns, rows, this.chosen) ?? [];
@@ -584,8 +503,8 @@ class Painter {
         path.moveTo(...toScreen(outline[at], outline[at + 1]));
         path.lineTo(...toScreen(outline[at + 2], outline[at + 3]));
       }
-      twice(path);
-      this.drawNames(context, toScreen, scale, width, height);
+      this.twice(context, path);
+      this.drawNames(context, scale, width, height);
     }
     if (this.pointer && this.tool !== "pick" && this.tool !== "move" && !this.readonly) {
       const [x, y] = this.pointer;
@@ -596,30 +515,51 @@ class Painter {
         brush.moveTo(...toScreen(this.stroke.from[0] + 0.5, this.stroke.from[1] + 0.5));
         brush.lineTo(...toScreen(x + 0.5, y + 0.5));
       }
-      twice(brush);
+      this.twice(context, brush);
     }
   }
 
-  drawNames(context, toScreen, scale, width, height) {
+  // White within black: seen on any colour.
+  twice(context, path) {
+    for (const [color, width] of [["#000", 3], ["#fff", 1.25]]) {
+      [context.strokeStyle, context.lineWidth] = [color, width];
+      context.stroke(path);
+    }
+  }
+
+  // The name of each region at its inmost place; of a region too small for it, beside it, where it hides least, with a
+  // line. Names that would lie on others are left out: they come when the picture is enlarged.
+  drawNames(context, scale, width, height) {
     context.font = "600 12px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.lineJoin = "round";
+    [context.textAlign, context.textBaseline, context.lineJoin] = ["center", "middle", "round"];
+    const roomy = ({ radius }) => radius * scale >= 10;
+    const seen = this.regions.slice(0, 200).filter(({ radius }) => radius * scale >= 3);
+    const small = new Set(seen.filter((region) => !roomy(region)).map(({ index }) => index));
+    const under = (x, y) => [Math.floor((x - this.view.x) / scale), Math.floor((y - this.view.y) / scale)];
     const taken = [];
-    for (const { index, radius, x, y } of this.regions) {
-      if (radius * scale < 4) continue; // too small to carry a name; larger when enlarged
-      const name = this.classes[index]?.name ?? String(index);
+    for (const region of seen) {
+      const [x, y] = [this.view.x + region.x * scale, this.view.y + region.y * scale];
+      if (x < 0 || y < 0 || x > width || y > height) continue;
+      const name = this.classes[region.index]?.name ?? "";
       const half = context.measureText(name).width / 2 + 3;
-      const [left, top] = toScreen(x, y);
-      if (left < 0 || top < 0 || left > width || top > height) continue;
-      const middle = Math.min(width - half, Math.max(half, left));
-      const line = Math.min(height - 9, Math.max(9, top));
-      const clash = taken.some((each) => Math.abs(each[0] - middle) < each[2] + half && Math.abs(each[1] - line) < 15);
-      if (clash) continue;
-      taken.push([middle, line, half]);
+      const away = region.radius * scale + 11;
+      const shifts = roomy(region) ? [[0, 0]] : [[0, -away], [0, away], [half + away, 0], [-half - away, 0]];
+      const places = shifts.map(([dx, dy]) => ({
+        x: Math.min(width - half, Math.max(half, x + dx)),
+        y: Math.min(height - 9, Math.max(9, y + dy)),
+        half,
+      }));
+      const clash = (a, b) => Math.abs(a.x - b.x) < a.half + b.half && Math.abs(a.y - b.y) < 15;
+      const hides = (place) =>
+        [-1, -0.5, 0, 0.5, 1].filter((part) => small.has(this.sheet.at(under(place.x + part * half, place.y)))).length;
+      const free = places.filter((place) => !taken.some((other) => clash(place, other)));
+      const best = free.sort((a, b) => hides(a) - hides(b))[0];
+      if (!best) continue;
+      taken.push(best);
+      if (!roomy(region)) this.twice(context, new Path2D(`M${x},${y}L${best.x},${best.y}`));
       [context.strokeStyle, context.lineWidth, context.fillStyle] = ["#000", 3.5, "#fff"];
-      context.strokeText(name, middle, line);
-      context.fillText(name, middle, line);
+      context.strokeText(name, best.x, best.y);
+      context.fillText(name, best.x, best.y);
     }
   }
 
@@ -630,10 +570,11 @@ class Painter {
   }
 
   describe() {
-    const { labels, width, height } = this.sheet;
-    const at = this.pointer && this.inside(this.pointer) ? this.pointer : null;
-    const under = at ? this.classes[labels[at[1] * width + at[0]]]?.name : "";
-    const where = at ? `${under} (${at.join(", ")})` : `painting ${this.classes[this.chosen].name}`;
+    const { sheet, pointer } = this;
+    const { width, height } = sheet;
+    const name = (index) => this.classes[index]?.name;
+    const over = pointer && sheet.has(pointer);
+    const where = over ? `${name(sheet.at(pointer))} (${pointer.join(", ")})` : `painting ${name(this.chosen)}`;
     this.status.textContent = `${where} · brush ${this.brush} px · mask ${width} × ${height}`;
   }
 
@@ -645,9 +586,8 @@ class Painter {
   // --- commands ------------------------------------------------------------------------------------------------------
 
   // After a change by hand: kept for undo and told, unless every pixel is what it was.
-  finish(before, box) {
-    this.sheet.repaint(box);
-    if (this.sheet.keep(before, box)) this.changed(true);
+  finish(before) {
+    if (this.sheet.keep(before)) this.changed(true);
     this.schedule();
   }
 
@@ -664,8 +604,9 @@ class Painter {
   }
 
   buttons() {
-    const { done, undone } = this.sheet;
-    const off = { undo: !done.length, redo: !undone.length, clear: this.readonly, open: this.readonly };
+    const { past, future } = this.sheet;
+    const fixed = this.readonly;
+    const off = { undo: fixed || !past.length, redo: fixed || !future.length, clear: fixed, open: fixed };
     for (const button of this.box.querySelectorAll("[data-do]")) {
       const action = button.dataset.do;
       button.disabled = Boolean(off[action]);
@@ -674,14 +615,15 @@ class Painter {
   }
 
   get() {
-    return { labels: this.sheet.labels.slice(), width: this.sheet.width, height: this.sheet.height };
+    return this.sheet.get();
   }
 
   set(labels, width, height) {
     this.cancel();
-    const resized = width !== this.sheet.width || height !== this.sheet.height;
-    if (!this.sheet.replace(labels, width, height)) return;
-    if (resized) this.view = { zoom: 1, x: 0, y: 0 };
+    const before = this.sheet.get();
+    this.sheet.put({ labels, width, height });
+    if (!this.sheet.keep(before)) return; // the very same: nothing to take back
+    if (width !== before.width || height !== before.height) this.view = { zoom: 1, x: 0, y: 0 };
     this.changed();
   }
 
@@ -709,10 +651,13 @@ class Painter {
 
   act(action) {
     const { sheet } = this;
-    if (action === "undo" && sheet.undo()) this.changed(true);
-    if (action === "redo" && sheet.redo()) this.changed(true);
-    if (action === "clear" && sheet.replace(new Uint8Array(sheet.labels.length), sheet.width, sheet.height)) {
-      this.changed(true);
+    if (this.readonly && ["undo", "redo", "clear", "open"].includes(action)) return;
+    if (action === "undo" && sheet.turn(sheet.past, sheet.future)) this.changed(true);
+    if (action === "redo" && sheet.turn(sheet.future, sheet.past)) this.changed(true);
+    if (action === "clear") {
+      const before = sheet.get();
+      sheet.put({ ...before, labels: new Uint8Array(before.labels.length).fill(BACKGROUND) });
+      this.finish(before);
     }
     if (action === "in" || action === "out") this.zoom(action === "in" ? 1.5 : 1 / 1.5);
     if (action === "fit") this.zoom(0);
@@ -773,15 +718,15 @@ class Painter {
   // The space bar does what a click at the cursor would.
   dot() {
     const at = this.pointer;
-    if (!at || !this.inside(at) || this.stroke) return;
-    if (this.tool === "pick") return this.select(this.sheet.labels[at[1] * this.sheet.width + at[0]]);
+    if (!at || this.stroke) return;
+    if (this.tool === "pick") return this.select(this.sheet.at(at));
     if (this.readonly || this.tool === "move") return;
-    this.begin({ button: 0, pointerId: "key" }, at);
+    this.begin({ button: 0 }, at);
     if (!this.stroke) return; // filled
     this.draw(at, at);
-    const { before, box } = this.stroke;
+    const { before } = this.stroke;
     [this.stroke, this.last] = [null, at];
-    this.finish(before, box);
+    this.finish(before);
   }
 
   destroy() {
