@@ -36,9 +36,7 @@ def serve_app(
     Only this machine reaches it unless --host or --share says otherwise. What is uploaded and drawn lies in a temporary
     folder for two hours at most, and goes with the demo.
     """
-    from mogle.demo.server import serve
+    from mogle.demo.server import Serving, serve
 
-    serve(
-        lambda line: echo(line, err=line.startswith("note: ")),
-        base=base, adapter=adapter, device=device, host=host, port=port, share=share, auth=auth, queue_size=queue_size,
-    )  # fmt: skip
+    serving = Serving(host, port, share, auth, queue_size)
+    serve(lambda line: echo(line, err=line.startswith("note: ")), serving, base, adapter, device)

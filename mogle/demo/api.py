@@ -1,11 +1,12 @@
 # No deferred annotations here: gradio reads the types of an endpoint's results from the function itself.
 """The endpoints for programs: the same as the page, with plain arguments.
 
-    from gradio_client import Client, handle_file
-    client = Client("http://127.0.0.1:7860")
-    picture, told = client.predict(prompt="She has blond hair.", mask=handle_file("mask.png"), api_name="/generate")
+from gradio_client import Client, handle_file
+client = Client("http://127.0.0.1:7860")
+picture, told = client.predict(prompt="She has blond hair.", mask=handle_file("mask.png"), api_name="/generate")
 """
 
+import asyncio
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from gradio import FileData
 
 from mogle.demo.notes import noted
 from mogle.demo.shelf import Shelf
-from mogle.demo.studio import Drawn, Studio, parse_photo
+from mogle.demo.studio import Drawn, Studio
 from mogle.demo.wishes import read_wish, recipe_of, told
 from mogle.painter import pack, unpack
 
@@ -30,7 +31,14 @@ class Endpoints:
         """Adds the endpoints to the `gr.Blocks` that is being built."""
         for function, queue in ((self.generate, MODEL), (self.parse, MODEL), (self.mask, FILES), (self.reopen, FILES)):
             limit = 1 if queue == MODEL else 4
-            gr.api(function, api_name=function.__name__, concurrency_id=queue, concurrency_limit=limit)
+            about = " ".join((function.__doc__ or "").split())
+            gr.api(
+                function,
+                api_name=function.__name__,
+                api_description=about,
+                concurrency_id=queue,
+                concurrency_limit=limit,
+            )
 
     async def generate(  # type: ignore[misc]  # a generator; gradio documents what it yields last
         self,
@@ -43,11 +51,15 @@ class Endpoints:
         strength: float = 1.0,
         size: str = "",
     ) -> tuple[FileData, dict]:
-        """Makes a face. mask: a file of any form that `mogle generate --mask` takes, or what /parse, /mask and /reopen give, {"width", "height", "labels": base64 of the labels 0 to 18, row by row}; none for the sentence alone. No prompt for the mask alone. size: side in pixels or WIDTHxHEIGHT; the base's own where empty. Gives a PNG, which carries mask and settings, and the settings; before that, after each step, {"step", "steps"}."""
+        """Makes a face. Gives a PNG, which carries mask and settings, and the settings; before that, after each step,
+        {"step", "steps"}. prompt: what the face looks like; empty for the mask alone. mask: a file of any form that
+        `mogle generate --mask` takes, or what /mask, /parse and /reopen give, {"width", "height", "labels": the labels
+        0 to 18 row by row, a byte each, in base64}; none for the sentence alone. size: a side in pixels or
+        WIDTHxHEIGHT; the base's own where empty.
+        """
         numbers = {"seed": seed, "steps": steps, "guidance": guidance, "mask_guidance": mask_guidance}
         wish = read_wish(prompt=prompt, strength=strength, size=size, **numbers)
-        with noted() as notes:
-            label_map = None if mask is None else self._label_map(mask)
+        label_map, notes = await asyncio.to_thread(self._label_map, mask)
         async for news in self.studio.draw(recipe_of(wish, label_map, self.studio.side)):
             if isinstance(news, Drawn):
                 path = self.shelf.keep(news.picture, news.recipe, self.studio.origin)
@@ -57,7 +69,7 @@ class Endpoints:
 
     async def parse(self, photo: dict) -> dict:
         """Parses a photograph or portrait, a file, to a mask: {"width", "height", "labels", "notes"}."""
-        mask, notes = await self.studio.compute(parse_photo, self.shelf.photo(photo), self.studio.judges)
+        mask, notes = await self.studio.parse(lambda: self.shelf.photo(photo))
         return pack(mask) | {"notes": notes}
 
     def mask(self, file: dict) -> dict:
@@ -70,5 +82,8 @@ class Endpoints:
         recipe = self.shelf.result(picture)[1]
         return told(recipe) | {"mask": None if recipe.mask is None else pack(recipe.mask)}
 
-    def _label_map(self, mask: Any) -> Any:
-        return unpack(mask) if isinstance(mask, dict) and "labels" in mask else self.shelf.mask(mask)
+    def _label_map(self, mask: Any) -> tuple[Any, list[str]]:
+        with noted() as notes:
+            if mask is None or (isinstance(mask, dict) and "labels" in mask):
+                return None if mask is None else unpack(mask), notes
+            return self.shelf.mask(mask), notes

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import traceback
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -173,22 +174,23 @@ class _Answer:
 class Blocks(gr.Blocks):
     """A page whose every failure is a message that its user can act on."""
 
-    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    async def process_api(self, block_fn: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As in gradio, but what it raises is a `gr.Error`."""
         try:
-            return await super().process_api(*args, **kwargs)
+            return await super().process_api(block_fn, *args, **kwargs)
         except gr.Error:
             raise
-        except MogleError as error:
-            raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:
-            frames = traceback.walk_tb(error.__traceback__)
-            ours = any(frame.f_globals["__name__"] != __name__ for frame, _ in frames if _is_ours(frame))
-            if ours:
-                traceback.print_exc()
-            message = "something went wrong in the demo; its log says more" if ours else _NO_FIT
+            message = str(error) if isinstance(error, MogleError) else _explained(error)
+            if getattr(block_fn, "api_visibility", "") == "private":  # the page shows it as HTML, a program as it is
+                message = escape(message, quote=False)
             raise gr.Error(message, print_exception=False) from error
 
 
-def _is_ours(frame: Any) -> bool:
-    return frame.f_globals.get("__name__", "").startswith("mogle.")
+def _explained(error: Exception) -> str:
+    """What is said of a failure that nobody has foreseen; the log has more where it is ours."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any(name.startswith("mogle.") and name != __name__ for name in modules):
+        return _NO_FIT  # gradio could not make arguments of what was sent
+    traceback.print_exception(error)
+    return "something went wrong in the demo; its log says more"

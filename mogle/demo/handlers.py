@@ -12,10 +12,10 @@ from typing import Any
 
 import gradio as gr
 
+from mogle.demo.notes import noted
 from mogle.demo.shelf import Shelf
 from mogle.demo.snippets import Example, data_url, file_url, shown
-from mogle.demo.studio import Drawn, Studio, parse_photo
-from mogle.demo.notes import noted
+from mogle.demo.studio import Drawn, Studio
 from mogle.demo.wishes import LIMITS, caption, chosen, fields_of, new_seed, read_wish, recipe_of
 from mogle.errors import MogleError
 from mogle.painter import pack, unpack
@@ -39,7 +39,7 @@ class Handlers:
     ) -> AsyncIterator[tuple[str, Results]]:
         """What is shown while a picture is drawn, and the session's results, at last with the new one."""
         given = dict(zip(FIELDS, fields, strict=True))
-        if fresh is True or not str(given["seed"]).strip():
+        if fresh is True or given["seed"] in (None, ""):
             given["seed"] = new_seed()
         mode, prompt = given.pop("mode"), given.pop("prompt")
         prompt, mask = chosen(mode, prompt, unpack(painted) if painted else None)
@@ -59,7 +59,13 @@ class Handlers:
     def finished(self, results: Results) -> tuple[Any, ...]:
         """What a new result changes beside its picture: gallery, what is at hand, download, seed."""
         path = results[0][0]
-        return results, path, gr.DownloadButton(value=path, interactive=True), gr.Button(interactive=True), self._seed(path)
+        return (
+            results,
+            path,
+            gr.DownloadButton(value=path, interactive=True),
+            gr.Button(interactive=True),
+            self._seed(path),
+        )
 
     def choose(self, results: Results, event: gr.SelectData) -> tuple[Any, ...]:
         """Shows an earlier result: picture, what is at hand, download."""
@@ -86,7 +92,7 @@ class Handlers:
 
     async def open_photo(self, file: Any) -> dict[str, Any]:
         """A photograph, parsed, on the painter."""
-        mask, notes = await self.studio.compute(self._parsed, file)
+        mask, notes = await self.studio.parse(lambda: self.shelf.photo(file))
         _tell(notes)
         return pack(mask)
 
@@ -94,9 +100,6 @@ class Handlers:
         """An example's mask and sentence."""
         mask, prompt = self.examples[_index(event._data.get("index"), len(self.examples))]
         return pack(mask), prompt
-
-    def _parsed(self, file: Any) -> Any:
-        return parse_photo(self.shelf.photo(file), self.studio.judges)
 
     def _filled(self, recipe: Any) -> list[Any]:
         fields, notes = fields_of(recipe, self.studio.side)

@@ -27,6 +27,13 @@ _HELP = {
     "mask_guidance": "Guidance by the mask; 1 is none, more takes twice the time.",
     "strength": "How strongly the mask acts; 0 is not at all.",
 }
+#: Events that need no queue. Values come as they were sent: the functions check them themselves.
+_QUICK: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "preprocess": False,
+}
 _CHOOSE = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) trigger("click", { index: Number(button.dataset.index) });
@@ -53,8 +60,9 @@ def build(studio: Studio, shelf: Shelf, examples: Sequence[Example]) -> Blocks:
             with gr.Column(scale=4, min_width=320):
                 parts |= _picture_side(examples)
         parts["results"], parts["at hand"] = gr.State([]), gr.State("")
+        Endpoints(studio, shelf).register()  # first: they get the names that the functions of the page have too
         _connect(parts, Handlers(studio, shelf, examples))
-        Endpoints(studio, shelf).register()
+        page.load(new_seed, None, parts["seed"], **_QUICK)
     return page
 
 
@@ -95,6 +103,9 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
     with gr.Row():
         parts["generate"] = gr.Button("Generate", variant="primary", min_width=120, elem_id="generate")
         parts["cancel"] = gr.Button("Cancel", variant="stop", min_width=80, elem_id="cancel")
+    parts["status"] = gr.HTML(
+        "", apply_default_css=False, min_height=24, elem_id="status"
+    )  # place in the queue, errors
     parts["shown"] = gr.HTML(shown(text="No picture yet."), apply_default_css=False, elem_id="shown")
     with gr.Row():
         parts["download"] = gr.DownloadButton(
@@ -103,7 +114,7 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
         parts["restore"] = gr.Button("Use its settings", interactive=False, size="sm", min_width=120, elem_id="restore")
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         with gr.Row(equal_height=True):
-            parts["seed"] = gr.Textbox(new_seed, label="Seed", max_lines=1, max_length=19, min_width=140, elem_id="seed")
+            parts["seed"] = gr.Textbox(label="Seed", max_lines=1, max_length=19, min_width=140, elem_id="seed")
             parts["shuffle"] = gr.Button("Shuffle", min_width=80, elem_id="shuffle")
             parts["fresh"] = gr.Checkbox(False, label="New seed each time", min_width=140, elem_id="fresh")
         for name, (low, high) in LIMITS.items():
@@ -113,36 +124,41 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
                 elem_id=name,
             )  # fmt: skip
         parts["size"] = gr.Textbox(
-            label="Size", info="A side in pixels or WIDTHxHEIGHT; the base's own where empty.", max_lines=1, elem_id="size"
+            label="Size",
+            info="A side in pixels or WIDTHxHEIGHT; the base's own where empty.",
+            max_lines=1,
+            elem_id="size",
         )
     parts["gallery"] = gr.Gallery(
-        label="Results of this session", columns=4, height="auto", allow_preview=False, object_fit="contain",
-        buttons=[], interactive=False, elem_id="gallery",
+        label="Results of this session", columns=4, fit_columns=False, height="auto", object_fit="contain",
+        allow_preview=False, buttons=[], interactive=False, elem_id="gallery",
     )  # fmt: skip
     return parts
 
 
 def _connect(parts: dict[str, Any], handlers: Handlers) -> None:
-    """Which function each event calls. Values come as they were sent: the functions check them themselves."""
+    """Which function each event calls."""
     fields = [parts[name] for name in FIELDS]
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    quick["preprocess"] = False
-    reading = quick | {"queue": True, "show_progress": "minimal", "concurrency_id": FILES, "concurrency_limit": 4}
+    reading = _QUICK | {"queue": True, "show_progress": "minimal", "concurrency_id": FILES, "concurrency_limit": 4}
     modelled = reading | {"concurrency_id": MODEL, "concurrency_limit": 1}
 
     drawing = parts["generate"].click(
-        handlers.generate, [parts["mask"], parts["fresh"], parts["results"], *fields], [parts["shown"], parts["results"]],
+        handlers.generate,
+        [parts["mask"], parts["fresh"], parts["results"], *fields],
+        [parts["shown"], parts["results"]],
+        show_progress_on=parts["status"],
         **modelled,
-    )  # fmt: skip
+    )
+    drawing.failure(lambda: shown(text="No picture."), None, parts["shown"], **_QUICK)
     at_hand = [parts["at hand"], parts["download"]]
     drawing.success(
-        handlers.finished, parts["results"], [parts["gallery"], *at_hand, parts["restore"], parts["seed"]], **quick
+        handlers.finished, parts["results"], [parts["gallery"], *at_hand, parts["restore"], parts["seed"]], **_QUICK
     )
-    parts["cancel"].click(lambda: shown(text="Cancelled."), None, parts["shown"], cancels=[drawing], **quick)
-    parts["gallery"].select(handlers.choose, parts["results"], [parts["shown"], *at_hand], **quick)
+    parts["cancel"].click(lambda: shown(text="Cancelled."), None, parts["shown"], cancels=[drawing], **_QUICK)
+    parts["gallery"].select(handlers.choose, parts["results"], [parts["shown"], *at_hand], **_QUICK)
     parts["restore"].click(handlers.restore, parts["at hand"], [parts["mask"], *fields], **reading)
-    parts["shuffle"].click(new_seed, None, parts["seed"], **quick)
-    parts["examples"].click(handlers.example, None, [parts["mask"], parts["prompt"]], **quick)
+    parts["shuffle"].click(new_seed, None, parts["seed"], **_QUICK)
+    parts["examples"].click(handlers.example, None, [parts["mask"], parts["prompt"]], **_QUICK)
     parts["open mask"].upload(handlers.open_mask, parts["open mask"], parts["mask"], **reading)
     parts["open photo"].upload(handlers.open_photo, parts["open photo"], parts["mask"], **modelled)
     parts["open result"].upload(

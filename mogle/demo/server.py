@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,26 @@ from typing import Any
 from mogle.errors import MogleError
 
 OLDEST = (6, 7)  # below it gradio lets a request read files of the server and call addresses from it
-EXAMPLES = (22, 3, 8, 12, 17, 25)  # of the portraits
+#: Portraits whose masks are shown to begin with, and what is asked of them.
+EXAMPLES = {
+    "22": "A woman with black hair wears a black hat, earrings and lipstick.",
+    "3": "A young man has high cheekbones and short blond hair. He is facing left and is wearing a white top.",
+    "8": "This young woman has arched eyebrows. She wears a necklace and lipstick in front of a green background.",
+    "12": "A middle-aged man has short hair. His cheeks are pale. He wears sunglasses.",
+    "17": "A smiling man has a beard and black hair. Behind him is a red wall.",
+    "25": "The elderly man has fair skin and red cheeks. He is bald. His mouth is open.",
+}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the page is served, and to whom; `auth` is USER:PASSWORD."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    share: bool = False
+    auth: str | None = field(default=None, repr=False)
+    queue_size: int = 32
 
 
 def check_gradio() -> None:
@@ -78,24 +98,18 @@ def load_studio(base: str | None, adapter: str | None, device: str | None) -> An
 
 
 def load_examples() -> list[Any]:
-    """Some of the shipped portraits' masks with their first captions; none where they are not there."""
+    """Some of the shipped portraits' masks, each with a sentence; none where they are not there."""
     from mogle.checkpoints import BASE, shipped
-    from mogle.datasets import FaceDataset
     from mogle.demo.snippets import Example
+    from mogle.labels import decode_mask
 
-    folder = shipped(BASE).parents[1] / "data" / "portraits"
-    if not folder.is_dir():
-        return []
-    samples = FaceDataset(folder, split=None)
-    places = [samples.ids.index(str(number)) for number in EXAMPLES]
-    return [Example(samples.label_map(place), samples.captions(place)[0]) for place in places]
+    folder = shipped(BASE).parents[1] / "data" / "portraits" / "mask"
+    files = {folder / f"{name}.png": prompt for name, prompt in EXAMPLES.items()}
+    return [Example(decode_mask(path), prompt) for path, prompt in files.items() if path.is_file()]
 
 
-def launch(
-    studio: Any, folder: Path, *, host: str, port: int | None, share: bool = False, auth: tuple[str, str] | None = None,
-    queue_size: int = 32,
-) -> tuple[Any, str, str | None]:  # fmt: skip
-    """Serves the page from `folder` and returns (page, address, public address or None).
+def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str | None]:
+    """Serves the page, which writes to `folder` alone, and returns (page, address, public address or None).
 
     Raises:
         MogleError: the port is taken, or the host is none of this machine's.
@@ -109,46 +123,58 @@ def launch(
     from mogle.demo.layout import build, static, style, theme
     from mogle.demo.shelf import Shelf
 
-    page = build(studio, Shelf(folder), load_examples())
-    page.queue(max_size=queue_size, api_open=False, default_concurrency_limit=4)
-
     def served(path: Path) -> Callable[[Any], FileResponse]:
         return lambda _request: FileResponse(path, headers={"cache-control": "no-cache"})
 
+    page = build(studio, Shelf(folder), load_examples())
+    page.queue(max_size=serving.queue_size, api_open=False, default_concurrency_limit=4)
     routes = [Route(address, served(path)) for address, path in static().items()]
     try:
         _, address, public = page.launch(
-            server_name=host, server_port=port, share=share, auth=auth, prevent_thread_lock=True, quiet=True,
-            inbrowser=False, show_error=False, allowed_paths=[], max_file_size=MAX_UPLOAD // 2, max_threads=16,
-            footer_links=["api", "settings"], run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False,
-            mcp_server=False, state_session_capacity=200, theme=theme(), css=style(),
+            server_name=serving.host,
+            server_port=serving.port,
+            share=serving.share,
+            auth=read_auth(serving.auth),
             app_kwargs={"middleware": [Middleware(Guard)], "routes": routes},
-        )  # fmt: skip
+            allowed_paths=[],
+            max_file_size=MAX_UPLOAD // 2,
+            max_threads=16,
+            state_session_capacity=200,
+            theme=theme(),
+            css=style(),
+            footer_links=["api", "settings"],
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            inbrowser=False,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+        )
     except OSError as error:
-        raise MogleError(f"--host {host} --port {port or '7860 to 7959'}: {error}; choose another") from error
+        raise MogleError(f"--host {serving.host} --port {serving.port or '7860 to 7959'}: {error}") from error
     return page, address, public
 
 
 def serve(
-    say: Callable[[str], None], *, base: str | None, adapter: str | None, device: str | None, host: str, port: int | None,
-    share: bool, auth: str | None, queue_size: int,
-) -> None:  # fmt: skip
-    """Loads, serves, and waits for Ctrl-C or SIGTERM; see `mogle.cli.demo`.
+    say: Callable[[str], None], serving: Serving, base: str | None, adapter: str | None, device: str | None
+) -> None:
+    """Loads, serves, and waits for Ctrl-C or SIGTERM; `say` is told the address.
 
     Raises:
         MogleError: what was asked for cannot be done, before anything heavy is loaded where it can be known.
     """
     check_gradio()
-    pair, ended = read_auth(auth), threading.Event()
-    if pair is None and (share or not is_loopback(host)):
+    ended = threading.Event()
+    if read_auth(serving.auth) is None and (serving.share or not is_loopback(serving.host)):
         say("note: everybody who reaches the address can use this machine; --auth USER:PASSWORD asks them who they are")
     studio = load_studio(base, adapter, device)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with tempfile.TemporaryDirectory(prefix="mogle-app-", ignore_cleanup_errors=True) as folder:
-        page, address, public = launch(
-            studio, Path(folder), host=host, port=port, share=share, auth=pair, queue_size=queue_size
-        )
+        page, address, public = launch(studio, Path(folder), serving)
         try:
             say(f"serving on {address}" + (f" and {public}" if public else "") + "; Ctrl-C ends it")
             ended.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,11 +58,12 @@ class Shelf:
         for stat, path in sorted(files, key=lambda one: one[0].st_mtime, reverse=True):
             if path.is_dir():
                 if now - stat.st_mtime > self.kept:
-                    _quietly(path.rmdir)  # fails where something is in it
+                    with suppress(OSError):  # something is in it
+                        path.rmdir()
                 continue
             left -= stat.st_size
             if now - stat.st_mtime > self.kept or left < 0:
-                _quietly(path.unlink)
+                path.unlink(missing_ok=True)
 
     # --- what came in ------------------------------------------------------------------------------------------------
 
@@ -94,10 +96,3 @@ class Shelf:
             return read(path, name)
         except MogleError as error:
             raise MogleError(str(error).replace(str(path), name)) from error
-
-
-def _quietly(remove: Callable[[], None]) -> None:
-    try:
-        remove()
-    except OSError:
-        pass

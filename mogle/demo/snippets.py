@@ -51,5 +51,7 @@ def buttons(examples: Sequence[Example]) -> str:
         small = Image.fromarray(colorize(mask)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.NEAREST)
         picture = f'<img src="{data_url(small, "png")}" alt="" width="{THUMBNAIL}" height="{THUMBNAIL}">'
         title = escape(prompt)
-        made.append(f'<button type="button" data-index="{index}" title="{title}">{picture}<span>{title}</span></button>')
+        made.append(
+            f'<button type="button" data-index="{index}" title="{title}">{picture}<span>{title}</span></button>'
+        )
     return f'<div class="examples" role="group" aria-label="Examples">{"".join(made)}</div>'

@@ -12,8 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -54,11 +53,10 @@ class Studio:
     Args:
         pipe: loaded, on its device.
         origin: what its pictures say about weights and machine, see `mogle.checkpoints.origin_of`.
-        judges: folder of the face parser, or None for the shipped one.
     """
 
-    def __init__(self, pipe: FaceMoGLEPipeline, origin: dict[str, str], judges: Path | None = None) -> None:
-        self.pipe, self.origin, self.judges = pipe, origin, judges
+    def __init__(self, pipe: FaceMoGLEPipeline, origin: dict[str, str]) -> None:
+        self.pipe, self.origin = pipe, origin
         pipe.set_progress_bar_config(disable=True)
         self._thread = ThreadPoolExecutor(1, "studio")
 
@@ -90,9 +88,13 @@ class Studio:
         finally:
             stop.set()
 
-    async def compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Another computation of the same thread, such as parsing a photograph."""
-        return await asyncio.wrap_future(self._thread.submit(function, *arguments))
+    async def parse(self, load: Callable[[], Image.Image]) -> tuple[np.ndarray, list[str]]:
+        """Label map of the photograph or portrait that `load` gives, and what there is to say of it.
+
+        Raises:
+            MogleError: what `load` raises, or no face was found.
+        """
+        return await asyncio.wrap_future(self._thread.submit(_parsed, load))
 
     def close(self) -> None:
         """Ends the thread when its last computation is done."""
@@ -120,9 +122,8 @@ class Studio:
         return Drawn(picture, recipe, notes)
 
 
-def parse_photo(picture: Image.Image, judges: Path | None) -> tuple[np.ndarray, list[str]]:
-    """Label map of a photograph or portrait, and what there is to say of it."""
+def _parsed(load: Callable[[], Image.Image]) -> tuple[np.ndarray, list[str]]:
     from mogle.parsing import parse_face
 
     with noted() as notes:
-        return parse_face(picture), notes
+        return parse_face(load()), notes

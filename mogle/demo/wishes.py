@@ -44,13 +44,13 @@ class Wish(BaseModel):
 
 
 def read_wish(**values: Any) -> Wish:
-    """A request's values, of whatever type they are.
+    """A request's values, of whatever type they are; None is as good as left out.
 
     Raises:
         MogleError: naming the value, what was found and what is expected.
     """
     try:
-        return Wish.model_validate(values)
+        return Wish.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, found = str(first["loc"][0]), first["input"]
@@ -78,7 +78,8 @@ def recipe_of(wish: Wish, mask: np.ndarray | None, side: int) -> Recipe:
         raise MogleError("the mask is empty: draw a face, open a mask, or ask for the sentence alone")
     if prompt is None and mask is None:
         raise MogleError("found neither a sentence nor a mask, expected at least one: write what the face looks like")
-    width, height = (int(part) for part in (wish.size or "0").split("x") * 2)[:2] if wish.size else (0, 0)
+    across, _, down = (wish.size or "0").partition("x")
+    width, height = int(across), int(down or across)
     if wish.size and (width % 16 or height % 16 or not width or not height):
         raise MogleError(f"size: found {wish.size}, expected multiples of 16 pixels")
     if width * height > (limit := max(side**2, min(4 * side**2, MAX_AREA))):
@@ -96,7 +97,9 @@ def fields_of(recipe: Recipe, side: int) -> tuple[dict[str, Any], list[str]]:
     for name, (low, high) in LIMITS.items():
         if not low <= fields[name] <= high:
             nearest = min(max(fields[name], low), high)
-            notes.append(f"{name.replace('_', ' ')}: the file says {fields[name]}, which is not drawn here; now {nearest:g}")
+            notes.append(
+                f"{name.replace('_', ' ')}: the file says {fields[name]}, which is not drawn here; now {nearest:g}"
+            )
             fields[name] = nearest
     own = (recipe.height, recipe.width) == (side, side)
     mode = BOTH if recipe.prompt and recipe.mask is not None else MASK if recipe.mask is not None else WORDS
@@ -125,6 +128,14 @@ def told(recipe: Recipe) -> dict[str, Any]:
 def caption(recipe: Recipe) -> str:
     """One line on a picture: its seed and what else was chosen."""
     numbers: Mapping[str, Any] = {"seed": recipe.seed, "steps": recipe.steps, "guidance": recipe.guidance}
-    line = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items())
-    without = "" if recipe.prompt and recipe.mask is not None else ", mask alone" if recipe.mask is not None else ", sentence alone"
+    line = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
+    )
+    without = (
+        ""
+        if recipe.prompt and recipe.mask is not None
+        else ", mask alone"
+        if recipe.mask is not None
+        else ", sentence alone"
+    )
     return line + without
