@@ -17,7 +17,10 @@ def register(app: Typer) -> None:
 def serve_app(
     device: Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
     base: Annotated[str | None, Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
-    adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the shipped one).")] = None,
+    adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
+    parser: Annotated[
+        str, Option(help="Who makes masks of photos: portraits (painted ones), segformer or farl (real ones).")
+    ] = "portraits",
     host: Annotated[str, Option(help="Address to listen on; others than this machine reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int | None, Option(min=1, max=65535, help="Port (the first free one from 7860 on).")] = None,
     share: Annotated[bool, Option("--share", help="A public address for a week, through gradio's servers.")] = False,
@@ -38,5 +41,8 @@ def serve_app(
     """
     from mogle.demo.server import Serving, serve
 
+    def say(line: str) -> None:
+        echo(line, err=line.startswith("note: "))
+
     serving = Serving(host, port, share, auth, queue_size)
-    serve(lambda line: echo(line, err=line.startswith("note: ")), serving, base, adapter, device)
+    serve(say, serving, base=base, adapter=adapter, device=device, parser=parser)

@@ -12,7 +12,6 @@ from typing import Any
 import gradio as gr
 from gradio import FileData
 
-from mogle.demo.notes import noted
 from mogle.demo.shelf import Shelf
 from mogle.demo.studio import Drawn, Studio
 from mogle.demo.wishes import read_wish, recipe_of, told
@@ -69,13 +68,13 @@ class Endpoints:
 
     async def parse(self, photo: dict) -> dict:
         """Parses a photograph or portrait, a file, to a mask: {"width", "height", "labels", "notes"}."""
-        mask, notes = await self.studio.parse(lambda: self.shelf.photo(photo))
+        mask, notes = await self.studio.compute(lambda: self.shelf.photo(photo, self.studio.label_map))
         return pack(mask) | {"notes": notes}
 
     def mask(self, file: dict) -> dict:
         """Reads a mask file of any form: {"width", "height", "labels", "notes"}."""
-        with noted() as notes:
-            return pack(self.shelf.mask(file)) | {"notes": notes}
+        mask, notes = self.shelf.mask(file)
+        return pack(mask) | {"notes": notes}
 
     def reopen(self, picture: dict) -> dict:
         """Reads the settings and the mask of a PNG that was made here or by `mogle generate`."""
@@ -83,7 +82,6 @@ class Endpoints:
         return told(recipe) | {"mask": None if recipe.mask is None else pack(recipe.mask)}
 
     def _label_map(self, mask: Any) -> tuple[Any, list[str]]:
-        with noted() as notes:
-            if mask is None or (isinstance(mask, dict) and "labels" in mask):
-                return None if mask is None else unpack(mask), notes
-            return self.shelf.mask(mask), notes
+        if mask is None:
+            return None, []
+        return (unpack(mask), []) if isinstance(mask, dict) and "labels" in mask else self.shelf.mask(mask)

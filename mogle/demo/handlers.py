@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 
-from mogle.demo.notes import noted
 from mogle.demo.shelf import Shelf
 from mogle.demo.snippets import Example, data_url, file_url, shown
 from mogle.demo.studio import Drawn, Studio
@@ -85,14 +84,13 @@ class Handlers:
 
     def open_mask(self, file: Any) -> dict[str, Any]:
         """A mask file on the painter."""
-        with noted() as notes:
-            mask = self.shelf.mask(file)
+        mask, notes = self.shelf.mask(file)
         _tell(notes)
         return pack(mask)
 
     async def open_photo(self, file: Any) -> dict[str, Any]:
         """A photograph, parsed, on the painter."""
-        mask, notes = await self.studio.parse(lambda: self.shelf.photo(file))
+        mask, notes = await self.studio.compute(lambda: self.shelf.photo(file, self.studio.label_map))
         _tell(notes)
         return pack(mask)
 

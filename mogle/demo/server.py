@@ -87,14 +87,16 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def load_studio(base: str | None, adapter: str | None, device: str | None) -> Any:
-    """The pipeline of a base and an adapter, as `mogle generate` loads it, in its studio."""
+def load_studio(base: str | None, adapter: str | None, device: str | None, parser: str) -> Any:
+    """The pipeline of a base and an adapter, as `mogle generate` loads it, and a face parser, in their studio."""
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
     from mogle.demo.studio import Studio
+    from mogle.parsing import load_parser
 
-    base_found, adapter_found = base_folder(base), adapter_folder(adapter)
+    base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
+    photos = load_parser(parser, device=device)  # first: it says soonest what is missing
     pipe = load_pipeline(base_found, adapter_found, device)
-    return Studio(pipe, origin_of(pipe, base_found, adapter_found))
+    return Studio(pipe, origin_of(pipe, base_found, adapter_found), photos)
 
 
 def load_examples() -> list[Any]:
@@ -158,10 +160,8 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
     return page, address, public
 
 
-def serve(
-    say: Callable[[str], None], serving: Serving, base: str | None, adapter: str | None, device: str | None
-) -> None:
-    """Loads, serves, and waits for Ctrl-C or SIGTERM; `say` is told the address.
+def serve(say: Callable[[str], None], serving: Serving, **weights: Any) -> None:
+    """Loads `weights` (see `load_studio`), serves, and waits for Ctrl-C or SIGTERM; `say` is told the address.
 
     Raises:
         MogleError: what was asked for cannot be done, before anything heavy is loaded where it can be known.
@@ -170,7 +170,7 @@ def serve(
     ended = threading.Event()
     if read_auth(serving.auth) is None and (serving.share or not is_loopback(serving.host)):
         say("note: everybody who reaches the address can use this machine; --auth USER:PASSWORD asks them who they are")
-    studio = load_studio(base, adapter, device)
+    studio = load_studio(**weights)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with tempfile.TemporaryDirectory(prefix="mogle-app-", ignore_cleanup_errors=True) as folder:

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from mogle.demo.notes import noted
 from mogle.errors import MogleError
-from mogle.painter import checked, read_mask
-from mogle.pictures import read_rgb
+from mogle.painter import read_mask
 from mogle.provenance import Recipe, read_picture, save_picture
 
 KEPT = 2 * 3600  # seconds
@@ -67,32 +67,33 @@ class Shelf:
 
     # --- what came in ------------------------------------------------------------------------------------------------
 
-    def mask(self, file: Any) -> np.ndarray:
-        """An uploaded mask file of any form -> label map."""
-        return self._read(file, lambda path, name: checked(read_mask(path.read_bytes(), name)))
+    def mask(self, file: Any) -> tuple[np.ndarray, list[str]]:
+        """An uploaded mask file of any form -> label map, and notes on it."""
+        return self._read(file, lambda path, name: read_mask(path.read_bytes(), name))
 
-    def photo(self, file: Any) -> Image.Image:
-        """An uploaded photograph, as RGB."""
-        return self._read(file, lambda path, _: read_rgb(path))
+    def photo(self, file: Any, parse: Callable[[Path], np.ndarray]) -> tuple[np.ndarray, list[str]]:
+        """An uploaded photograph, as `parse` reads it -> label map, and notes on it."""
+        return self._read(file, lambda path, _: parse(path))
 
     def result(self, file: Any) -> tuple[Path, Recipe]:
         """An uploaded picture that carries its recipe."""
-        return self._read(file, lambda path, _: (path, read_picture(path)[1]))
+        return self._read(file, lambda path, _: (path, read_picture(path)[1]))[0]
 
-    def _read(self, file: Any, read: Callable[[Path, str], Found]) -> Found:
-        """What `read(path, name)` makes of a file as gradio names it; its folder stays unknown to who sent it.
+    def _read(self, file: Any, read: Callable[[Path, str], Found]) -> tuple[Found, list[str]]:
+        """What `read(path, name)` makes of a file as gradio names it; where it lies is not told to who sent it.
 
         Raises:
             MogleError: no file that lies here, or what `read` says of it.
         """
-        sent = file.get("path") if isinstance(file, dict) else file
+        sent, name = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (file, None)
         if not isinstance(sent, str) or "\0" in sent:
             raise MogleError(f"found {type(file).__name__}, expected an uploaded file")
         path = Path(sent).resolve()
-        name = str((file.get("orig_name") if isinstance(file, dict) else None) or path.name)[:80]
+        name = str(name or path.name)[:80]
         if self.folder not in path.parents or not path.is_file():
             raise MogleError(f"{name}: found no such file among what was uploaded; it may be too old: upload it again")
         try:
-            return read(path, name)
+            with noted() as notes:
+                return read(path, name), [note.replace(str(path), name) for note in notes]
         except MogleError as error:
             raise MogleError(str(error).replace(str(path), name)) from error

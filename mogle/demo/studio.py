@@ -12,21 +12,26 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from mogle.demo.notes import noted
 from mogle.errors import Cancelled
+from mogle.labels import resize_labels
 from mogle.provenance import Recipe
 from mogle.sampling import check_recipe, run, sized
 
 if TYPE_CHECKING:
+    from mogle.parsing import Parser
     from mogle.pipeline import FaceMoGLEPipeline
 
+LARGEST = 1024  # pixels a side of the masks that photographs give
 PREVIEW_EVERY = 0.25  # seconds
 PREVIEW_SHARE = 0.2  # of the time, at most: decoding a preview is a part of the work of a step, or much more
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ class Studio:
     Args:
         pipe: loaded, on its device.
         origin: what its pictures say about weights and machine, see `mogle.checkpoints.origin_of`.
+        parser: makes masks of photographs.
     """
 
-    def __init__(self, pipe: FaceMoGLEPipeline, origin: dict[str, str]) -> None:
-        self.pipe, self.origin = pipe, origin
+    def __init__(self, pipe: FaceMoGLEPipeline, origin: dict[str, str], parser: Parser) -> None:
+        self.pipe, self.origin, self.parser = pipe, origin, parser
         pipe.set_progress_bar_config(disable=True)
         self._thread = ThreadPoolExecutor(1, "studio")
 
@@ -88,13 +94,21 @@ class Studio:
         finally:
             stop.set()
 
-    async def parse(self, load: Callable[[], Image.Image]) -> tuple[np.ndarray, list[str]]:
-        """Label map of the photograph or portrait that `load` gives, and what there is to say of it.
+    async def compute(self, function: Callable[[], Result]) -> Result:
+        """Another computation of the same thread, such as parsing a photograph."""
+        return await asyncio.wrap_future(self._thread.submit(function))
+
+    def label_map(self, path: Path) -> np.ndarray:
+        """The label map of the face in a photograph or portrait, none of its sides above `LARGEST`.
 
         Raises:
-            MogleError: what `load` raises, or no face was found.
+            MogleError: what cannot be read, or no face.
         """
-        return await asyncio.wrap_future(self._thread.submit(_parsed, load))
+        from mogle.parsing import parse_face
+
+        found = parse_face(path, self.parser).crop_labels
+        shrink = max(1, max(found.shape) / LARGEST)
+        return resize_labels(found, (round(found.shape[0] / shrink), round(found.shape[1] / shrink)), "stretch")
 
     def close(self) -> None:
         """Ends the thread when its last computation is done."""
@@ -120,10 +134,3 @@ class Studio:
             recipe = sized(recipe, self.pipe, "crop" if recipe.height else None)
             picture = run(self.pipe, [recipe], on_step)[0]
         return Drawn(picture, recipe, notes)
-
-
-def _parsed(load: Callable[[], Image.Image]) -> tuple[np.ndarray, list[str]]:
-    from mogle.parsing import parse_face
-
-    with noted() as notes:
-        return parse_face(load()), notes
