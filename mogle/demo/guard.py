@@ -102,8 +102,8 @@ class Guard:
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """The request's body, at most so large; JSON is read at once and looked through."""
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
-        form = headers.get("content-type", b"").startswith(b"multipart/")
-        limit, size = (MAX_UPLOAD if form else MAX_JSON), 0
+        kind = headers.get("content-type", b"").lower()
+        limit, size = (MAX_UPLOAD if kind.startswith(b"multipart/") else MAX_JSON), 0
         too_large = Refused(413, f"found more than {limit // 2**20} MiB in one request, expected less")
         length = headers.get("content-length", b"0")
         if not length.isdigit() or int(length) > limit:
@@ -117,7 +117,7 @@ class Guard:
                 raise too_large
             return message
 
-        if form:
+        if kind.startswith((b"multipart/", b"application/x-www-form-urlencoded")):  # uploads, and who logs in
             return counted
         body, more = b"", True
         while more:
@@ -158,9 +158,9 @@ class _Answer:
         await self.send(message)
 
     async def refuse(self, status: int, why: str) -> None:
-        """Answers instead of gradio, unless it has begun to."""
+        """Answers instead of gradio; where it has begun to, ends the answer."""
         if self.started:
-            return
+            return await self.send({"type": "http.response.body", "body": b""})
         self.held, body = None, json.dumps({"detail": why, "error": why}).encode()
         headers = self._headers([(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())])
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -172,7 +172,14 @@ class _Answer:
 
 
 class Blocks(gr.Blocks):
-    """A page whose every failure is a message that its user can act on."""
+    """A page whose every failure is a message that its user can act on, and that names no other host."""
+
+    def get_config_file(self) -> Any:
+        """As in gradio, without its examples of inputs, which lie elsewhere."""
+        config = super().get_config_file()
+        for component in config["components"]:
+            component.pop("example_inputs", None)
+        return config
 
     async def process_api(self, block_fn: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As in gradio, but what it raises is a `gr.Error`."""

@@ -57,7 +57,7 @@ class Handlers:
 
     def finished(self, results: Results) -> tuple[Any, ...]:
         """What a new result changes beside its picture: gallery, what is at hand, download, seed."""
-        path = results[0][0]
+        path = results[_index(0, len(results))][0]
         return (
             results,
             path,
@@ -96,7 +96,7 @@ class Handlers:
 
     def example(self, event: gr.EventData) -> tuple[Any, ...]:
         """An example's mask and sentence."""
-        mask, prompt = self.examples[_index(event._data.get("index"), len(self.examples))]
+        mask, prompt = self.examples[_index(getattr(event, "index", None), len(self.examples))]
         return pack(mask), prompt
 
     def _filled(self, recipe: Any) -> list[Any]:
@@ -116,7 +116,7 @@ class Handlers:
 
 def _index(index: Any, count: int) -> int:
     if type(index) is not int or not 0 <= index < count:
-        raise MogleError(f"found {str(index)[:20]}, expected one of {count}")
+        raise MogleError(f"found {str(index)[:20]!r}, expected one of {count} that are there")
     return index
 
 

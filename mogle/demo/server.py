@@ -84,6 +84,8 @@ def environment(folder: Path) -> dict[str, str]:
         "GRADIO_ANALYTICS_MAX_EVENTS": "100",  # it keeps the last events, and counts them anew after each
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MPLBACKEND": "agg",  # gradio asks matplotlib for it at each request, which would look through all fonts
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
     }
 
 

@@ -88,8 +88,7 @@ class Shelf:
         sent, name = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (file, None)
         if not isinstance(sent, str) or "\0" in sent:
             raise MogleError(f"found {type(file).__name__}, expected an uploaded file")
-        path = Path(sent).resolve()
-        name = str(name or path.name)[:80]
+        path, name = Path(sent).resolve(), str(name or Path(sent).name or "the file")[:80]
         if self.folder not in path.parents or not path.is_file():
             raise MogleError(f"{name}: found no such file among what was uploaded; it may be too old: upload it again")
         try:
