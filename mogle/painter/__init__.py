@@ -68,11 +68,11 @@ def checked(label_map: Any) -> np.ndarray:
     return values
 
 
-def _check_size(width: Any, height: Any) -> None:
+def _check_size(width: Any, height: Any, name: str = "label map") -> None:
     for side in (width, height):
         if type(side) is not int or not 1 <= side <= MAX_SIDE:
             found = f"{str(width)[:20]} x {str(height)[:20]} pixels"
-            raise MogleError(f"label map: found {found}, expected whole numbers from 1 to {MAX_SIDE} a side")
+            raise MogleError(f"{name}: found {found}, expected whole numbers from 1 to {MAX_SIDE} a side")
 
 
 def pack(label_map: np.ndarray) -> dict[str, Any]:
@@ -128,5 +128,5 @@ def read_mask(data: bytes, name: str = "file") -> np.ndarray:
         MogleError: see `decode_mask` and `checked`.
     """
     picture = open_bytes(data, name)
-    _check_size(*picture.size)
+    _check_size(*picture.size, name)
     return checked(decode_mask(picture))

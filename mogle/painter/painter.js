@@ -29,8 +29,8 @@ export function unpack({ labels, width, height }) {
 
 // --- shapes, as pure functions of whole numbers ---------------------------------------------------------------------
 
-// A hard-edged disc of `size` pixels across: [row, from, to) around its centre. A pixel belongs to it where its middle is
-// at most size / 2 away from the disc's middle; doubled, all of that is whole numbers.
+// A hard-edged disc of `size` pixels across: [row, from, to) around its centre. A pixel belongs to it where its middle
+// is at most size / 2 away from the disc's middle; doubled, all of that is whole numbers.
 export function discRows(size) {
   const rows = [];
   const half = Math.floor(size / 2);
@@ -74,7 +74,7 @@ export function floodFill(labels, width, x, y, index) {
   });
 }
 
-// The borders of a class as straight pieces [x0, y0, x1, y1, ...] between pixels; null where there are too many to see.
+// The borders of a class as straight pieces [x0, y0, x1, y1, ...] between pixels; none where they are too many to see.
 export function outlineOf(labels, width, height, index, most = 20000) {
   const found = [];
   for (const upright of [false, true]) {
@@ -92,7 +92,7 @@ export function outlineOf(labels, width, height, index, most = 20000) {
         if (inside === beside && start >= 0) {
           found.push(...(upright ? [line, start, line, at] : [start, line, at, line]));
           start = -1;
-          if (found.length > 4 * most) return null;
+          if (found.length > 4 * most) return [];
         }
       }
     }
@@ -248,6 +248,44 @@ const TOOLS = [
   ["move", "Move", "h", "move the picture when it is enlarged; two fingers do so with every tool"],
 ];
 
+const ACTIONS = [
+  ["undo", "Undo", "Undo (Ctrl+Z)"],
+  ["redo", "Redo", "Redo (Ctrl+Shift+Z)"],
+  ["mirror", "Mirror", "Draw on both sides of the face at once (M); left and right classes are swapped"],
+  ["names", "Names", "Show the names of regions and the outline of the chosen class (N)"],
+  ["safe", "Safe colours", "Show colours that colour-blind people tell apart; the mask stays as it is"],
+  ["out", "−", "Smaller (-)"],
+  ["in", "+", "Larger (+)"],
+  ["fit", "Fit", "Whole picture"],
+  ["clear", "Clear", "Make everything background; Undo brings it back"],
+  ["open", "Open…", "Load a mask from a picture file"],
+];
+
+const FRAME = `
+  <div class="mp-box" role="group" aria-label="Mask painter">
+    <div class="mp-bar">
+      <div class="mp-tools" role="radiogroup" aria-label="Tool"></div>
+      <label class="mp-size" title="Brush size ([ and ])">
+        Size <input type="range" min="1" max="${MAX_BRUSH}" aria-label="Brush size in pixels"><output></output>
+      </label>
+      <div class="mp-actions"></div>
+    </div>
+    <div class="mp-body">
+      <div class="mp-paper">
+        <div class="mp-stage" tabindex="0" role="application">
+          <canvas class="mp-mask"></canvas><canvas class="mp-overlay" aria-hidden="true"></canvas>
+        </div>
+        <div class="mp-status"></div>
+      </div>
+      <div class="mp-side">
+        <div class="mp-palette" role="radiogroup" aria-label="Class"></div>
+        <p>Left and right are the person's: their left eye is on the right of the picture.</p>
+      </div>
+    </div>
+    <div class="mp-live" role="status"></div>
+    <input type="file" accept="image/*" hidden>
+  </div>`;
+
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -268,7 +306,7 @@ class Painter {
     this.show = { mirror: false, names: true, safe: false };
     this.build();
     const mirrors = classes.map((each) => each.mirror ?? each.index);
-    this.sheet = new Sheet(this.canvas, mirrors, { labels, width, height });
+    this.sheet = new Sheet(this.mask, mirrors, { labels, width, height });
     this.setBrush(brush ?? Math.max(1, Math.round(Math.max(width, height) / 24)));
     this.recolor();
     this.listen();
@@ -277,52 +315,32 @@ class Painter {
   }
 
   build() {
+    this.root.classList.add("mogle-painter");
+    this.root.innerHTML = FRAME;
+    for (const part of ["box", "tools", "actions", "stage", "mask", "overlay", "status", "palette", "live"]) {
+      this[part] = this.root.querySelector(`.mp-${part}`);
+    }
+    const [size, sizeText, file] = this.box.querySelectorAll("input, output");
+    Object.assign(this, { size, sizeText, file });
     const radio = (group, value, title, ...children) => {
       const input = make("input", { type: "radio", name: `${this.id}-${group}`, value });
       return make("label", { title }, input, ...children);
     };
-    const button = (action, text, title) => make("button", { type: "button", "data-do": action, title }, text);
-    const key = (text) => make("kbd", { "aria-hidden": "true" }, text);
-    this.tools = make("div", { class: "mp-tools", role: "radiogroup", "aria-label": "Tool" });
     for (const [tool, text, shortcut, help] of TOOLS) {
-      this.tools.append(radio("tool", tool, `${text} (${shortcut.toUpperCase()}): ${help}`, make("span", {}, text)));
+      this.tools.append(radio("tool", tool, `${text} (${shortcut.toUpperCase()}): ${help}`, text));
     }
-    this.size = make("input", { type: "range", min: 1, max: MAX_BRUSH, "aria-label": "Brush size in pixels" });
-    this.sizeText = make("output");
-    const size = make("label", { class: "mp-size", title: "Brush size ([ and ])" }, "Size ", this.size, this.sizeText);
-    const actions = [
-      button("undo", "Undo", "Undo (Ctrl+Z)"),
-      button("redo", "Redo", "Redo (Ctrl+Shift+Z)"),
-      button("mirror", "Mirror", "Draw on both sides of the face at once (M); left and right classes are swapped"),
-      button("names", "Names", "Show the names of regions and the outline of the chosen class (N)"),
-      button("safe", "Safe colours", "Show colours that colour-blind people tell apart; the mask stays as it is"),
-      button("out", "−", "Smaller (-)"),
-      button("in", "+", "Larger (+)"),
-      button("fit", "Fit", "Whole picture"),
-      button("clear", "Clear", "Make everything background; Undo brings it back"),
-    ];
-    if (this.onFile) actions.push(button("open", "Open…", "Load a mask from a picture file"));
-    this.file = make("input", { type: "file", accept: "image/*", hidden: "" });
-    this.canvas = make("canvas", { class: "mp-mask" });
-    this.overlay = make("canvas", { class: "mp-overlay", "aria-hidden": "true" });
-    this.stage = make("div", { class: "mp-stage", tabindex: 0, role: "application" }, this.canvas, this.overlay);
-    this.palette = make("div", { class: "mp-palette", role: "radiogroup", "aria-label": "Class" });
-    for (const { index, name, note, key: shortcut } of this.classes) {
-      const swatch = make("span", { class: "mp-swatch" });
-      this.palette.append(radio("class", index, note ?? name, swatch, make("span", {}, name), key(shortcut ?? "")));
+    for (const [action, text, title] of ACTIONS) {
+      if (action === "open" && !this.onFile) continue;
+      this.actions.append(make("button", { type: "button", "data-do": action, title }, text));
     }
-    const sides = make("p", {}, "Left and right are the person's: their left eye is on the right of the picture.");
-    this.status = make("div", { class: "mp-status" });
-    this.live = make("div", { class: "mp-live", role: "status" });
-    this.root.classList.add("mogle-painter");
-    // JupyterLab would take plain letters for its own commands (x cuts the cell) wherever no text is being typed.
-    this.root.setAttribute("data-lm-suppress-shortcuts", "true");
-    const bar = make("div", { class: "mp-bar" }, this.tools, size, make("div", { class: "mp-actions" }, ...actions));
-    const side = make("div", { class: "mp-side" }, this.palette, sides);
-    const body = make("div", { class: "mp-body" }, make("div", { class: "mp-paper" }, this.stage, this.status), side);
-    this.box = make("div", { class: "mp-box", role: "group", "aria-label": "Mask painter" }, bar, body, this.live);
-    this.box.append(this.file);
-    this.root.replaceChildren(this.box);
+    for (const { index, name, note, key } of this.classes) {
+      const shown = [make("span", { class: "mp-swatch" }), name, make("kbd", { "aria-hidden": "true" }, key ?? "")];
+      this.palette.append(radio("class", index, note ?? name, ...shown));
+    }
+    // JupyterLab takes plain letters for its own commands (x cuts the cell) unless the focused element itself says no.
+    for (const each of this.box.querySelectorAll("button, input, [tabindex]")) {
+      each.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
   }
 
   listen() {
@@ -349,7 +367,7 @@ class Painter {
 
   // The pixel of the mask under a pointer; beyond the edges too, so that strokes may leave the picture and return.
   place({ clientX, clientY }) {
-    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    const { left, top, width, height } = this.mask.getBoundingClientRect();
     const x = Math.floor(((clientX - left) * this.sheet.width) / width);
     return [x, Math.floor(((clientY - top) * this.sheet.height) / height)];
   }
@@ -389,6 +407,7 @@ class Painter {
   }
 
   draw(from, to) {
+    this.outline = null; // of the chosen class; found anew when it is next drawn
     this.sheet.stamp(from, to, discRows(this.brush), this.stroke.index, this.show.mirror);
   }
 
@@ -413,10 +432,13 @@ class Painter {
     if (this.grip?.id === event.pointerId) this.grip = null;
     if (this.stroke?.id !== event.pointerId) return;
     if (cancelled) return this.cancel();
-    const { straight, from, at, before } = this.stroke;
-    this.last = this.place(event);
-    this.draw(straight ? from : at, this.last);
-    this.stroke = null;
+    this.end(this.place(event));
+  }
+
+  end(at) {
+    const { straight, from, at: newest, before } = this.stroke;
+    this.draw(straight ? from : newest, at);
+    [this.stroke, this.last] = [null, at];
     this.finish(before);
   }
 
@@ -424,7 +446,7 @@ class Painter {
     this.grip = null;
     if (!this.stroke) return;
     this.sheet.put(this.stroke.before);
-    this.stroke = null;
+    [this.stroke, this.outline] = [null, null];
     this.schedule();
   }
 
@@ -465,7 +487,7 @@ class Painter {
     const { zoom } = this.view;
     this.view.x = Math.min(0, Math.max(width * (1 - zoom), this.view.x));
     this.view.y = Math.min(0, Math.max(height * (1 - zoom), this.view.y));
-    this.canvas.style.transform = `translate(${this.view.x}px, ${this.view.y}px) scale(${zoom})`;
+    this.mask.style.transform = `translate(${this.view.x}px, ${this.view.y}px) scale(${zoom})`;
     this.schedule();
   }
 
@@ -497,7 +519,7 @@ class Painter {
     const toScreen = (x, y) => [this.view.x + x * scale, this.view.y + y * scale];
     if (this.show.names) {
       const { labels, width: columns, height: rows } = this.sheet;
-      const outline = outlineOf(labels, columns, rows, this.chosen) ?? [];
+      const outline = (this.outline ??= outlineOf(labels, columns, rows, this.chosen));
       const path = new Path2D();
       for (let at = 0; at < outline.length; at += 4) {
         path.moveTo(...toScreen(outline[at], outline[at + 1]));
@@ -550,8 +572,12 @@ class Painter {
         half,
       }));
       const clash = (a, b) => Math.abs(a.x - b.x) < a.half + b.half && Math.abs(a.y - b.y) < 15;
-      const hides = (place) =>
-        [-1, -0.5, 0, 0.5, 1].filter((part) => small.has(this.sheet.at(under(place.x + part * half, place.y)))).length;
+      const hides = (place) => {
+        const text = [-1, -0.5, 0, 0.5, 1].map((part) => under(place.x + part * half, place.y));
+        const line = [0.4, 0.6, 0.8].map((part) => under(x + part * (place.x - x), y + part * (place.y - y)));
+        const crossed = line.filter((at) => this.sheet.at(at) !== region.index);
+        return [...text, ...crossed].filter((at) => small.has(this.sheet.at(at))).length;
+      };
       const free = places.filter((place) => !taken.some((other) => clash(place, other)));
       const best = free.sort((a, b) => hides(a) - hides(b))[0];
       if (!best) continue;
@@ -594,13 +620,14 @@ class Painter {
   changed(tell = false) {
     const { width, height, labels } = this.sheet;
     this.regions = regionsOf(labels, width, height);
+    this.outline = null;
     this.stage.style.aspectRatio = `${width} / ${height}`;
     this.stage.style.setProperty("--mp-ratio", width / height);
     this.stage.setAttribute("aria-label", `Mask of ${width} by ${height} pixels; arrow keys move, space paints`);
     this.buttons();
     this.describe();
     this.look();
-    if (tell) this.onChange?.(this.get());
+    if (tell) this.onChange?.(this.sheet.get());
   }
 
   buttons() {
@@ -609,13 +636,10 @@ class Painter {
     const off = { undo: fixed || !past.length, redo: fixed || !future.length, clear: fixed, open: fixed };
     for (const button of this.box.querySelectorAll("[data-do]")) {
       const action = button.dataset.do;
+      if (off[action] && button.matches(":focus")) this.stage.focus({ preventScroll: true }); // keys go on working
       button.disabled = Boolean(off[action]);
       if (action in this.show) button.setAttribute("aria-pressed", String(this.show[action]));
     }
-  }
-
-  get() {
-    return this.sheet.get();
   }
 
   set(labels, width, height) {
@@ -628,7 +652,7 @@ class Painter {
   }
 
   select(index) {
-    this.chosen = index;
+    [this.chosen, this.outline] = [index, null];
     this.palette.children[index].querySelector("input").checked = true;
     this.describe();
     this.schedule();
@@ -722,11 +746,7 @@ class Painter {
     if (this.tool === "pick") return this.select(this.sheet.at(at));
     if (this.readonly || this.tool === "move") return;
     this.begin({ button: 0 }, at);
-    if (!this.stroke) return; // filled
-    this.draw(at, at);
-    const { before } = this.stroke;
-    [this.stroke, this.last] = [null, at];
-    this.finish(before);
+    if (this.stroke) this.end(at);
   }
 
   destroy() {
@@ -744,7 +764,7 @@ export function mount(root, options) {
   const painter = new Painter(root, options);
   return {
     set: (labels, width, height) => painter.set(labels, width, height), // a step for undo; does not call onChange
-    get: () => painter.get(),
+    get: () => painter.sheet.get(),
     select: (index) => painter.select(index),
     say: (text, wrong) => painter.say(text, wrong),
     destroy: () => painter.destroy(),

@@ -24,7 +24,7 @@ from mogle.pictures import Size, sides
 _SHOWN = 384
 
 
-class _LabelMap(traitlets.TraitType[Any, Any]):
+class _LabelMap(traitlets.TraitType):
     """A trait for a label map, which travels as its bytes with width and height beside them, in one piece."""
 
     def __init__(self) -> None:
