@@ -50,7 +50,7 @@ class Endpoints:
         strength: float = 1.0,
         size: str = "",
     ) -> tuple[FileData, dict]:
-        """Makes a face. Gives a PNG, which carries mask and settings, and the settings; before that, after each step,
+        """Makes a face. Gives a PNG, which carries mask and settings, and the settings; before that, now and then,
         {"step", "steps"}. prompt: what the face looks like; empty for the mask alone. mask: a file of any form that
         `mogle generate --mask` takes, or what /mask, /parse and /reopen give, {"width", "height", "labels": the labels
         0 to 18 row by row, a byte each, in base64}; none for the sentence alone. size: a side in pixels or

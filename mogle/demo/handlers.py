@@ -59,7 +59,7 @@ class Handlers:
         """What a new result changes beside its picture: gallery, what is at hand, download, seed."""
         path = results[_index(0, len(results))][0]
         return (
-            results,
+            [one for one, _ in results],
             path,
             gr.DownloadButton(value=path, interactive=True),
             gr.Button(interactive=True),

@@ -46,8 +46,13 @@ def style() -> str:
 
 
 def theme() -> Any:
-    """Gradio's own look in the fonts of the system: nothing is loaded for it."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    """Gradio's own look in the fonts of the system, for which nothing is loaded; small print that can be read."""
+    found = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    light, dark = "*neutral_600", "*neutral_300"
+    return found.set(
+        block_info_text_color=light, block_info_text_color_dark=dark,
+        body_text_color_subdued=light, body_text_color_subdued_dark=dark,
+    )  # fmt: skip
 
 
 def build(studio: Studio, shelf: Shelf, examples: Sequence[Example]) -> Blocks:
@@ -113,10 +118,11 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
         )
         parts["restore"] = gr.Button("Use its settings", interactive=False, size="sm", min_width=120, elem_id="restore")
     with gr.Accordion("Settings", open=False, elem_id="settings"):
-        with gr.Row(equal_height=True):
-            parts["seed"] = gr.Textbox(label="Seed", max_lines=1, max_length=19, min_width=140, elem_id="seed")
-            parts["shuffle"] = gr.Button("Shuffle", min_width=80, elem_id="shuffle")
-            parts["fresh"] = gr.Checkbox(False, label="New seed each time", min_width=140, elem_id="fresh")
+        with gr.Row(equal_height=False):
+            parts["seed"] = gr.Textbox(label="Seed", max_lines=1, max_length=19, min_width=150, elem_id="seed")
+            with gr.Column(min_width=150):
+                parts["shuffle"] = gr.Button("Shuffle", size="sm", elem_id="shuffle")
+                parts["fresh"] = gr.Checkbox(False, label="New seed each time", container=False, elem_id="fresh")
         for name, (low, high) in LIMITS.items():
             step = 1 if name == "steps" else 0.1
             parts[name] = gr.Slider(
@@ -129,8 +135,9 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
             max_lines=1,
             elem_id="size",
         )
+    gr.Markdown("Results of this session, kept for two hours:", elem_classes="hint")
     parts["gallery"] = gr.Gallery(
-        label="Results of this session", columns=4, fit_columns=False, height="auto", object_fit="contain",
+        show_label=False, columns=4, fit_columns=False, height="auto", object_fit="contain",
         allow_preview=False, buttons=[], interactive=False, elem_id="gallery",
     )  # fmt: skip
     return parts
@@ -139,14 +146,14 @@ def _picture_side(examples: Sequence[Example]) -> dict[str, Any]:
 def _connect(parts: dict[str, Any], handlers: Handlers) -> None:
     """Which function each event calls."""
     fields = [parts[name] for name in FIELDS]
-    reading = _QUICK | {"queue": True, "show_progress": "minimal", "concurrency_id": FILES, "concurrency_limit": 4}
+    reading = _QUICK | {"queue": True, "concurrency_id": FILES, "concurrency_limit": 4}
+    reading |= {"show_progress": "minimal", "show_progress_on": parts["status"]}
     modelled = reading | {"concurrency_id": MODEL, "concurrency_limit": 1}
 
     drawing = parts["generate"].click(
         handlers.generate,
         [parts["mask"], parts["fresh"], parts["results"], *fields],
         [parts["shown"], parts["results"]],
-        show_progress_on=parts["status"],
         **modelled,
     )
     drawing.failure(lambda: shown(text="No picture."), None, parts["shown"], **_QUICK)

@@ -1,35 +1,18 @@
-// The painter inside gr.HTML: `element`, `props`, `watch` come from gradio, `mount` from painter.js.
-const address = new URL("mogle/painter.js", document.baseURI).href;
+// The painter inside gr.HTML: gradio gives `element`, `props` and `watch`.
 const root = element.querySelector(".mogle-painter-root");
 
-function toBytes(text) {
-  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-}
-
-function toText(bytes) {
-  let letters = "";
-  for (let start = 0; start < bytes.length; start += 0x8000) {
-    letters += String.fromCharCode(...bytes.subarray(start, start + 0x8000));
-  }
-  return btoa(letters);
-}
-
-import(address).then(
-  ({ mount }) => {
-    const first = props.value;
+import(new URL("mogle/painter.js", document.baseURI).href).then(
+  ({ mount, pack, unpack }) => {
     const painter = mount(root, {
-      labels: toBytes(first.labels),
-      width: first.width,
-      height: first.height,
+      ...unpack(props.value),
       classes: props.classes,
-      onChange: ({ labels, width, height }) => {
-        props.value = { width, height, labels: toText(labels) };
+      onChange: (state) => {
+        props.value = pack(state);
       },
     });
-    element.painter = painter;
     watch("value", () => {
-      const { labels, width, height } = props.value;
-      painter.set(toBytes(labels), width, height);
+      const { labels, width, height } = unpack(props.value);
+      painter.set(labels, width, height);
     });
   },
   (error) => {

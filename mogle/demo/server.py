@@ -146,7 +146,7 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
             state_session_capacity=200,
             theme=theme(),
             css=style(),
-            footer_links=["api", "settings"],
+            footer_links=["api"],
             prevent_thread_lock=True,
             quiet=True,
             show_error=False,

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from mogle.pipeline import FaceMoGLEPipeline
 
 LARGEST = 1024  # pixels a side of the masks that photographs give
-PREVIEW_EVERY = 0.25  # seconds
+TOLD_EVERY = 0.1  # seconds: each step that is told costs some of the time of the next
+PREVIEW_EVERY = 0.25
 PREVIEW_SHARE = 0.2  # of the time, at most: decoding a preview is a part of the work of a step, or much more
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step: its number from 1, how many there are, and now and then what the picture will be like."""
+    """After some of the steps: its number from 1, how many there are, and what the picture may become."""
 
     step: int
     steps: int
@@ -72,7 +73,7 @@ class Studio:
         return self.pipe.default_sample_size * self.pipe.vae_scale_factor
 
     async def draw(self, recipe: Recipe) -> AsyncIterator[Progress | Drawn]:
-        """The steps of a picture, and at last the picture.
+        """Some steps of a picture, a preview with the first, and at last the picture.
 
         Who stops listening stops the work: within one step where it has begun, else before it begins.
 
@@ -115,10 +116,10 @@ class Studio:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, recipe: Recipe, stop: threading.Event, tell: Callable[[Progress], None]) -> Drawn:
-        due = time.perf_counter()
+        due = told = time.perf_counter()
 
         def on_step(step: int, steps: int, preview: Callable[[], list[Image.Image]]) -> None:
-            nonlocal due
+            nonlocal due, told
             if stop.is_set():
                 raise Cancelled
             began, picture = time.perf_counter(), None
@@ -126,7 +127,9 @@ class Studio:
                 picture = preview()[0]
                 cost = time.perf_counter() - began
                 due = began + max(PREVIEW_EVERY, cost / PREVIEW_SHARE)
-            tell(Progress(step, steps, picture))
+            if picture is not None or step == steps or began >= told + TOLD_EVERY:
+                told = began
+                tell(Progress(step, steps, picture))
 
         if stop.is_set():
             raise Cancelled
