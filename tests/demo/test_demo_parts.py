@@ -262,16 +262,26 @@ class Pipe:
 
     default_sample_size, vae_scale_factor = 4, 8
 
+    def __init__(self) -> None:
+        self.encoded = 0
+
     def set_progress_bar_config(self, **_: object) -> None:
         pass
+
+    def encode_conditions(self, mask: np.ndarray, height: int, width: int) -> tuple:
+        self.encoded += 1
+        warnings.warn("mask: odd", MogleWarning, stacklevel=1)  # as was said when it was read
+        return mask.tobytes(), height, width
 
 
 @pytest.fixture
 def steps(monkeypatch) -> SimpleNamespace:
     """A sampler that counts its steps, and waits before each until it may go on."""
-    state = SimpleNamespace(done=0, go=threading.Semaphore(0), previews=0, running=0)
+    state = SimpleNamespace(done=0, go=threading.Semaphore(0), previews=0, running=0, inputs=[])
 
-    def run(pipe, recipes, on_step):
+    def run(pipe, recipes, on_step, **inputs):
+        state.inputs.append(inputs)
+
         def preview():
             state.previews += 1
             return [Image.new("RGB", (32, 32))]
@@ -305,6 +315,25 @@ def test_a_picture_comes_step_by_step(steps) -> None:
     assert len(progress) <= 3, "steps that are quick are not all told"
     assert drawn.picture.getpixel((0, 0)) == (9, 0, 0) and drawn.notes == ["said while drawing"]
     assert (drawn.recipe.height, drawn.recipe.width) == (32, 32)
+    studio.close()
+
+
+def test_a_mask_is_encoded_once(steps) -> None:
+    studio = Studio(Pipe(), {}, None)
+    steps.go.release(100)
+
+    async def draw(mask: np.ndarray | None, prompt: str) -> Drawn:
+        return [news async for news in studio.draw(Recipe(prompt, mask, 0, 1, 3.5, 1.0, 0, 0))][-1]
+
+    for prompt in ("A man.", "A woman."):
+        assert asyncio.run(draw(FACE, prompt)).notes == ["said while drawing"]
+    asyncio.run(draw(None, "A man."))
+    tokens = {"condition_tokens": (FACE.tobytes(), 32, 32)}
+    assert studio.pipe.encoded == 1 and steps.inputs == [tokens, tokens, {}]
+    for label in range(2, 14):
+        asyncio.run(draw(FACE * label, "A man."))
+    asyncio.run(draw(FACE, "A man."))
+    assert studio.pipe.encoded == 14, "the oldest was forgotten"
     studio.close()
 
 
