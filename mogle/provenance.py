@@ -22,7 +22,7 @@ import mogle
 from mogle.errors import MogleError
 from mogle.files import atomic_write
 from mogle.labels import decode_mask, save_mask
-from mogle.pictures import open_image
+from mogle.pictures import open_bytes, open_image
 
 SOURCE = "AI-generated"
 _NUMBERS: dict[str, type] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
@@ -114,7 +114,7 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         width, height = (int(side) for side in texts.pop("size").split("x"))
         mask, expected = None, texts.pop("mask_sha256", None)
         if expected is not None:
-            mask = decode_mask(Image.open(io.BytesIO(base64.b64decode(texts.pop("mask")))))
+            mask = decode_mask(open_bytes(base64.b64decode(texts.pop("mask")), "mask"))
             if mask_hash(mask) != expected:
                 raise ValueError("the mask is not the one of its hash")
         numbers = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
