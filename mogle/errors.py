@@ -10,3 +10,7 @@ class MogleError(ValueError):
 
 class MogleWarning(UserWarning):
     """Something was done that the user may not have meant. The command line prints it as one line, `note: ...`."""
+
+
+class Cancelled(Exception):
+    """Somebody who waited for a picture no longer does; raised by who watches its steps, and caught by them."""

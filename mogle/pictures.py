@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,6 +18,8 @@ from mogle.errors import MogleError, MogleWarning
 
 #: Larger pictures are refused before a single pixel is decoded: a few kilobytes of PNG can unpack to gigabytes.
 MAX_PIXELS = 25_000_000  # 5,000 x 5,000: decoding a mask of colours takes 0.6 GB and seconds
+MAX_PHOTO = 100_000_000  # of a JPEG that may be reduced as it is decoded, so that it takes a fraction of that
+_BEFORE = "longest side in the file"  # a key of Pillow's `info`
 _AT_MOST = f"expected at most {MAX_PIXELS // 1_000_000} million; make it smaller first"
 
 #: Endings of the files that count as pictures in a data set, in any mixture of small and capital letters.
@@ -31,16 +34,12 @@ NEUTRAL = (128, 128, 128)  # what is seen through transparent pixels, and around
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and fully decode a picture file.
+    """Open and fully decode a picture file, turned upright where EXIF says how it was held.
 
     Raises:
         MogleError: the file is missing, a directory, not a picture, cut short, or larger than `MAX_PIXELS`.
     """
-    name, path = str(path), Path(path)
-    if not path.is_file():
-        found = "found a directory," if path.is_dir() else "no such file;"
-        raise MogleError(f"{name}: {found} expected an image file")
-    return _opened(path, name)
+    return _opened(_file(path), str(path))
 
 
 def open_bytes(data: bytes, name: str) -> Image.Image:
@@ -50,10 +49,22 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
     return picture
 
 
-def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
+def _file(path: str | os.PathLike[str]) -> Path:
+    if not Path(path).is_file():
+        found = "found a directory," if Path(path).is_dir() else "no such file;"
+        raise MogleError(f"{path}: {found} expected an image file")
+    return Path(path)
+
+
+def _opened(file: Path | io.BytesIO, name: str, longest: int | None = None) -> Image.Image:
+    """With `longest`, a JPEG is decoded at a half, a quarter or an eighth of its size where that is not below it."""
     with _trying(name, "cannot be opened as an image"):  # a damaged header, or no permission to read
         picture = Image.open(file)
     with picture:  # closes the file, not the pixels
+        picture.info[_BEFORE] = max(picture.size)
+        if longest is not None and picture.format == "JPEG" and picture.width * picture.height <= MAX_PHOTO:
+            scale = min(1, longest / max(picture.size))
+            picture.draft(None, (math.ceil(scale * picture.width), math.ceil(scale * picture.height)))
         load(picture, name)
         with _trying(name, "its note on how to turn it (EXIF) is damaged"):
             ImageOps.exif_transpose(picture, in_place=True)
@@ -92,18 +103,63 @@ def _trying(name: str, trouble: str) -> Iterator[None]:
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """A photograph or portrait as 8-bit RGB, whatever its file holds.
+    """A photograph or portrait as 8-bit RGB, whatever its file holds; see `to_rgb`, and `open_image`."""
+    return to_rgb(open_image(path), str(path))
+
+
+class Photo(NamedTuple):
+    """A photograph as `read_photo` gives it: its name in messages, the pixels, and how much they were reduced.
+
+    `scale` is at most 1: a place in the photo as it was, in pixels, times it is the place in `picture`.
+    """
+
+    name: str
+    picture: Image.Image
+    scale: float
+
+
+def read_photo(photo: Any, longest: int) -> Photo:
+    """A photograph in any form -> upright, 8-bit RGB, no side above `longest` pixels.
+
+    Args:
+        photo: a path, a file's bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
+        longest: larger photos are reduced to it, JPEGs as they are decoded, so those may have `MAX_PHOTO` pixels.
+
+    Raises:
+        MogleError: see `open_image` and `to_rgb`; or an array that is no picture.
+    """
+    name = str(getattr(photo, "filename", "") or "photo")
+    if isinstance(photo, bytes):
+        picture = _opened(io.BytesIO(photo), name, longest)
+    elif isinstance(photo, (str, os.PathLike)):
+        name = str(photo)
+        picture = _opened(_file(photo), name, longest)
+    elif isinstance(photo, Image.Image):
+        load(photo, name)
+        with _trying(name, "its note on how to turn it (EXIF) is damaged"):
+            picture = ImageOps.exif_transpose(photo)
+    else:
+        with _trying(name, "expected a path, a picture, or a uint8 array (H, W) or (H, W, 3 or 4)"):
+            picture = Image.fromarray(np.asarray(photo))
+        load(picture, name)
+    before = picture.info.get(_BEFORE) or max(picture.size)
+    picture = to_rgb(picture, name)
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return Photo(name, picture, max(picture.size) / before)
+
+
+def to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """A decoded picture as 8-bit RGB.
 
     Gray of 16 bits is brought to 8; CMYK goes through the file's own colour profile where it has one; what is
     transparent is laid on neutral gray, whatever colours lie beneath.
 
     Raises:
-        MogleError: see `open_image`; or numbers that are no picture's, such as floating-point ones.
+        MogleError: numbers that are no picture's, such as floating-point ones.
 
     Warns:
         MogleWarning: where transparent pixels were replaced.
     """
-    name, picture = str(path), open_image(path)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_deep_gray(picture, name)
     if picture.has_transparency_data:

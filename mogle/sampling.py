@@ -10,7 +10,8 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 #: Draws recipes that agree in all but prompt, mask and seed: `run`, or a variant of it.
 Run = Callable[["FaceMoGLEPipeline", Sequence[Recipe]], list[Image.Image]]
+#: What is told after each step of a run: its number from 1, how many there are, and what decodes a preview.
+OnStep = Callable[[int, int, Callable[[], list[Image.Image]]], Any]
 #: What must be the same for a picture that is there to be kept, besides its recipe.
 _WEIGHTS = ("base_sha256", "adapter_sha256", "without")
 
@@ -139,10 +142,19 @@ def sized(recipe: Recipe, pipe: FaceMoGLEPipeline, fit: str | None = None) -> Re
     return replace(recipe, height=height, width=width, mask=mask)
 
 
-def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> list[Image.Image]:
+def run(
+    pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], on_step: OnStep | None = None, **inputs: Any
+) -> list[Image.Image]:
     """Pictures of recipes at their final size, made as one batch; they agree in all but prompt, mask and seed.
 
-    ``inputs`` go to the pipeline besides (`condition_tokens` in place of masks).
+    Args:
+        pipe: with an adapter where a recipe has a mask.
+        recipes: at their final size, see `sized`.
+        on_step: called after each step as `on_step(step, steps, preview)`, with step from 1 to steps; `preview()`
+            decodes what the pictures are expected to become, as a list, and costs nothing where it is not called.
+            What it raises stops the run there and then and goes on to the caller; `mogle.errors.Cancelled` is meant
+            for that. The pictures are those of a run without it, bit for bit.
+        **inputs: go to the pipeline besides (`condition_tokens` in place of masks).
     """
     import torch
 
@@ -157,7 +169,46 @@ def run(pipe: FaceMoGLEPipeline, recipes: Sequence[Recipe], **inputs: Any) -> li
     inputs["generator"] = [torch.Generator().manual_seed(recipe.seed) for recipe in recipes]
     with warnings.catch_warnings():  # what there is to say of a mask was said when it was read
         warnings.filterwarnings("ignore", "mask: ", MogleWarning)
-        return pipe(**inputs).images
+        if on_step is None:
+            return pipe(**inputs).images
+        with _watched(pipe, on_step, one.height, one.width) as callback:
+            return pipe(**inputs, callback_on_step_end=callback).images
+
+
+@contextmanager
+def _watched(pipe: FaceMoGLEPipeline, on_step: OnStep, height: int, width: int) -> Iterator[Callable[..., dict]]:
+    """What diffusers calls after each step, while it is listened to what velocity the transformer gives.
+
+    The velocity could be had from the latents before and after, too, but in bfloat16 little is left of a difference.
+    """
+    import torch
+
+    given: list[torch.Tensor] = []
+
+    def listen(_module: Any, _args: Any, velocity: Any) -> None:
+        given[:] = [velocity[0]]
+
+    def callback(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        latents, velocity, time = tensors["latents"], given[0], pipe.scheduler.sigmas[index + 1].item()
+
+        @torch.no_grad()
+        def preview() -> list[Image.Image]:
+            clean = latents - time * velocity  # Z_t = Z_0 + t v, from where the step ended
+            clean = pipe._unpack_latents(clean, height, width, pipe.vae_scale_factor)
+            clean = clean / pipe.vae.config.scaling_factor + pipe.vae.config.shift_factor
+            return pipe.image_processor.postprocess(pipe.vae.decode(clean, return_dict=False)[0], output_type="pil")
+
+        on_step(index + 1, pipe.num_timesteps, preview)
+        return {}
+
+    handle = pipe.transformer.register_forward_hook(listen)
+    try:
+        yield callback
+    except BaseException:
+        pipe.maybe_free_model_hooks()  # as at the end of a run: with offloading the GPU is left empty
+        raise
+    finally:
+        handle.remove()
 
 
 def draw(

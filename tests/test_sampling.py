@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mogle.errors import MogleError, MogleWarning
+from mogle.errors import Cancelled, MogleError, MogleWarning
+from mogle.labels import decode_mask
 from mogle.provenance import Recipe, read_picture
 from mogle.sampling import Settings, draw, run, seed_of, sized
 
+GOLDEN = Path(__file__).parent / "golden"
 ORIGIN = {"base_sha256": "1", "adapter_sha256": "2"}
 
 
@@ -92,3 +95,59 @@ def test_a_mask_is_never_squashed_in_silence() -> None:
         assert sized(replace(recipe, height=32, width=64), Pipe()).mask.shape == (32, 64)
         assert sized(replace(recipe, mask=wide[:, :20]), Pipe()).mask.shape == (64, 64)
         assert sized(replace(recipe, mask=None, prompt="A man."), Pipe()).height == 64
+
+
+# --- each step, watched --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    """A call of `run` on the reference's tiny random FLUX with a mask, and that pipeline."""
+    from safetensors.torch import load_file
+
+    from mogle.pipeline import FaceMoGLEPipeline
+
+    pipe = FaceMoGLEPipeline.from_pretrained(
+        GOLDEN / "flux", **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    )
+    pipe.load_mogle(GOLDEN)
+    pipe.set_progress_bar_config(disable=True)
+    golden = load_file(GOLDEN / "expected.safetensors")
+    text = {name: golden[name] for name in ("prompt_embeds", "pooled_prompt_embeds")}
+    recipe = sized(Settings(steps=4, size=(128, 128)).recipe(None, decode_mask(GOLDEN / "mask0.png"), 5), pipe)
+    return pipe, lambda on_step=None, **change: run(pipe, [replace(recipe, **change)], on_step, **text)
+
+
+@pytest.mark.parametrize("change", [{}, {"mask_guidance": 2.0}, {"strength": 0.0}])
+def test_a_watched_picture_is_the_same_and_its_last_preview_too(drawing, change) -> None:
+    _, draw_it = drawing
+    seen = []
+    watched = draw_it(lambda step, steps, preview: seen.append((step, steps, preview()[0])), **change)
+    alone = draw_it(**change)
+    assert np.array_equal(watched[0], alone[0]) and [one[:2] for one in seen] == [(i, 4) for i in range(1, 5)]
+    assert np.array_equal(seen[-1][2], alone[0]) and not np.array_equal(seen[0][2], alone[0])
+
+
+def test_a_preview_is_what_one_long_step_would_give(drawing) -> None:
+    pipe, draw_it = drawing
+    previews = []
+    draw_it(lambda step, steps, preview: previews.append(preview))  # to be decoded later, and without gradients
+    one_step = draw_it(steps=1)[0]  # from the same noise along the same velocity to the end
+    assert np.abs(np.asarray(previews[0]()[0], int) - np.asarray(one_step, int)).max() <= 1
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_cancelled_picture_stops_within_the_step(drawing, at) -> None:
+    pipe, draw_it = drawing
+    expected, forwards = draw_it()[0], []
+    handle = pipe.transformer.register_forward_hook(lambda *_: forwards.append(1))
+
+    def cancel(step: int, steps: int, preview) -> None:
+        if step == at:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        draw_it(cancel)
+    handle.remove()
+    assert len(forwards) == at and not pipe.transformer._forward_hooks
+    assert np.array_equal(draw_it()[0], expected), "the next picture is as if nothing had been"

@@ -6,6 +6,7 @@ All of it is data, in `classes.toml` beside this file.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,12 @@ def order_table(labels: str) -> np.ndarray:
     """
     if labels not in ORDERS:
         raise MogleError(f"labels={labels!r}: expected one of {', '.join(map(repr, ORDERS))}")
+    return names_table(ORDERS[labels])
+
+
+def names_table(names: Sequence[str]) -> np.ndarray:
+    """Number -> label, uint8 (256,), for class names by number; 255 where a number stands for nothing ("")."""
     table = np.full(256, 255, dtype=np.uint8)
-    for number, name in enumerate(ORDERS[labels]):
+    for number, name in enumerate(names):
         table[number] = LABELS.index(name) if name else 255
     return table
