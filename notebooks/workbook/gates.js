@@ -158,7 +158,10 @@ function render({ model, el }) {
     if (timer) return rest();
     play.textContent = "Pause";
     if (model.get("step") >= steps) go(1);
-    timer = setInterval(() => (model.get("step") >= steps ? rest() : go(model.get("step") + 1)), 250);
+    timer = setInterval(() => {
+      if (model.get("step") < steps) go(model.get("step") + 1);
+      if (model.get("step") >= steps) rest();
+    }, 250);
   };
   slider.oninput = () => go(Number(slider.value));
   root.onpointermove = point;

@@ -164,9 +164,12 @@ def step_figure(run: Watched, step: int) -> Any:
     """The 20 maps of a step, from 1, and in the last place who leads where, in the classes' colours."""
     maps = run.weights[step - 1].T.reshape(-1, *run.places)
     pictures: list[Any] = [*maps, COLORS[dominant(run.weights[step - 1]).reshape(run.places)]]
-    names = [*EXPERTS, "who leads"]
+    names = [*EXPERTS, "who leads (gray: global)"]
     grid, captions = ([list(what[i : i + 7]) for i in range(0, 21, 7)] for what in (pictures, names))
-    return image_grid(grid, captions=captions, scale=(0.0, float(run.weights.max())), bar="weight")
+    leading = sorted(
+        {int(expert) - 1 for expert in dominant(run.weights[step - 1])} - {-1}
+    )  # gray is named in the text
+    return image_grid(grid, captions=captions, labels=leading, scale=(0.0, float(run.weights.max())), bar="weight")
 
 
 # --- widgets ---------------------------------------------------------------------------------------------------------

@@ -446,7 +446,7 @@ class Playground:
         from workbook.figures import image_grid, png
 
         made = self.draw()
-        shown = image_grid([[made.recipe.mask, made.picture]], columns=["mask", caption(made.recipe)])
+        shown = image_grid([[made.recipe.mask, made.picture]], columns=["mask", "picture"], cell=1.9)
         present(self.box, png(shown), alt)
         self._busy(False)
 

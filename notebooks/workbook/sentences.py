@@ -215,7 +215,7 @@ def _stands(tokens: list[str], start: int, end: int) -> bool:
         return False
     if before in _ARTICLES and ({",", "and", "or"} & set(gone) or after in _JOINTS):
         return False
-    if before in {"not", "no", ","} and (before != "," or after in {",", "."}):
+    if before in {"not", "no", ","} and (before != "," or after in {",", ".", "and"}):
         return False
     if before in _OPEN and (after in _JOINTS | _PREPOSITIONS and not (before == "and" and after in _VERBS)):
         return False
