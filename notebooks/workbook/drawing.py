@@ -160,7 +160,7 @@ CSS = """
   --ink: var(--jp-ui-font-color1, var(--vscode-editor-foreground, var(--colab-primary-text-color, #1f2328)));
   --line: var(--jp-border-color1, var(--vscode-input-border, #8c959f)); color: var(--ink); max-width: 1180px;
   font: 14px/1.4 system-ui, sans-serif; overflow: hidden; }
-.mogle-play .widget-html, .mogle-play .widget-html-content, .mogle-play .jupyter-widgets { color: var(--ink); }
+.mogle-play .widget-html, .mogle-play .widget-html-content, .mogle-play .widget-label { color: var(--ink); }
 .mogle-play .widget-html, .mogle-play .widget-html > .widget-html-content { height: auto; line-height: 1.4; }
 .mogle-picture { margin: 0; max-width: 384px; color: var(--ink); }
 .mogle-picture img, .mogle-picture .empty { display: block; width: 100%; aspect-ratio: auto; background: #8883; }
@@ -170,13 +170,16 @@ CSS = """
 .mogle-row { display: flex; flex-wrap: wrap; gap: 12px; }
 .mogle-row > .mogle-picture { flex: 1 1 150px; max-width: 300px; }
 .mogle-play .mogle-side { flex: 1 1 330px; min-width: 0; }
-.mogle-play .mogle-chips { gap: 4px; align-items: center; }
-.mogle-play .mogle-chips > .widget-label, .mogle-play .mogle-chips > .mogle-group { min-width: 7.5em; font-size: 13px; }
+.mogle-play .mogle-group { display: grid; grid-template-columns: 6.2em minmax(0, 1fr); gap: 6px; padding: 3px 0; }
+.mogle-play .mogle-group > .widget-html { min-width: 0; margin: 0; font-size: 13px; line-height: 26px; }
+.mogle-play .mogle-group .widget-html-content { line-height: 26px; }
+.mogle-play .mogle-chips { gap: 4px; }
 .mogle-play button.mogle-chip { width: auto; min-width: 0; height: 26px; line-height: 24px; margin: 0; padding: 0 9px;
   border: 1px solid var(--line); border-radius: 13px; font-size: 13px; }
 .mogle-play button.mogle-chip.mod-active { background: #0b62d6; color: #fff; box-shadow: none; }
 .mogle-play button.mogle-button { width: auto; min-width: 5em; padding: 0 10px; }
 .mogle-play .mogle-note { border-left: 4px solid #D55E00; padding-left: 8px; }
+.mogle-play button.mogle-button.mod-primary { background: #0b62d6; color: #fff; }
 .mogle-play a { color: inherit; text-decoration: underline; }
 .mogle-play .mogle-card { flex: 0 1 148px; min-width: 0; margin: 0; }
 .mogle-play .mogle-card .mogle-picture { max-width: 140px; }

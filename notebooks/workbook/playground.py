@@ -171,7 +171,7 @@ class Playground:
             make = w.IntSlider if isinstance(step, int) else w.FloatSlider
             limits = {"min": low, "max": max(high, value), "step": step, "value": value}
             slider = make(**limits, description=label, continuous_update=False, layout=w.Layout(width="98%"))
-            slider.style.description_width = "7em"
+            slider.style.description_width = "8em"
             self.sliders[name] = slider
         self.steps, self.guidance, self.mask_guidance, self.strength = self.sliders.values()
 
@@ -226,11 +226,9 @@ class Playground:
         """The chips of all attributes that the mask shows, or does not show."""
         import ipywidgets as w
 
-        groups = []
+        groups: dict[str, list[Any]] = {}
         for name, values in sentences.chips(in_mask).items():
-            label = w.HTML(escape(sentences.group_name(name)))
-            label.add_class("mogle-group")
-            made = []
+            group = groups.setdefault(sentences.group_name(name), [])
             for value in values:
                 chip = w.ToggleButton(
                     False, description=sentences.chip_name(name, value), layout=w.Layout(width="auto")
@@ -238,11 +236,14 @@ class Playground:
                 chip.add_class("mogle-chip")
                 chip.observe(partial(self._toggle, name, value), "value")
                 self.chips[name, value] = chip
-                made.append(chip)
-            box = w.Box([label, *made], layout=w.Layout(flex_flow="row wrap", width="auto"))
+                group.append(chip)
+        boxes = []
+        for title, chips in groups.items():
+            box = w.Box(chips, layout=w.Layout(flex_flow="row wrap", width="auto"))
             box.add_class("mogle-chips")
-            groups.append(box)
-        return w.VBox(groups)
+            boxes.append(w.Box([w.HTML(escape(title)), box], layout=w.Layout(width="auto")))
+            boxes[-1].add_class("mogle-group")
+        return w.VBox(boxes)
 
     # --- sentence and seed -------------------------------------------------------------------------------------------
 

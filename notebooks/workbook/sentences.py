@@ -97,12 +97,14 @@ def chip_name(name: str, value: str) -> str:
     word = _NAMES.get(name, name.replace("_", " "))
     if value == "yes":
         return word
-    return {"none": f"no {word}", "front": "from the front" if name == "light" else "to the camera"}.get(value, value)
+    return {"none": "none", "front": "front" if name == "light" else "camera"}.get(value, value)
 
 
 def group_name(name: str) -> str:
-    """What stands before the chips of an attribute."""
-    return "hair on the face" if name == "facial_hair" else name.replace("_", " ").replace("color", "colour")
+    """What stands before the chips of an attribute; those that have one chip each stand together."""
+    if ATTRIBUTES[name].values == ["no", "yes"]:
+        return "also"
+    return "beard" if name == "facial_hair" else name.replace("_", " ").replace("color", "colour")
 
 
 def says(sentence: str, name: str, value: str) -> bool:

@@ -185,7 +185,7 @@ def test_a_stroke_arrives_undo_takes_it_back_and_generate_shows_a_picture(page, 
     page.locator(".mogle-play .jupyter-widget-Collapse-header, .mogle-play .p-Collapse-header").first.click()
     for theme in ("Light", "Dark"):
         page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-        for width, height in ((1280, 1500), (390, 3600)):
+        for width, height in ((1280, 1700), (390, 4200)):
             page.set_viewport_size({"width": width, "height": height})
             page.locator(".mogle-play").first.scroll_into_view_if_needed()
             page.wait_for_timeout(500)
