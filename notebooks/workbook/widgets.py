@@ -65,9 +65,19 @@ def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices:
     picture = widget.children[-1]
     with Image.open(io.BytesIO(picture.value)) as opened:
         retina = opened.width // int(picture.layout.width.removesuffix("px"))
-    data, metadata = bundle(picture.value, alt, retina)
-    data |= {key: value for key, value in widget._repr_mimebundle_().items() if "widget-view" in key}
-    display(data, metadata=metadata, raw=True)
+    present(widget, picture.value, alt, retina)
+
+
+def present(widget: Any, picture: bytes, alt: str, retina: int = 2) -> None:
+    """Display a widget; where no kernel runs, a PNG of `retina` pixels for one that is shown, and its alt text."""
+    from IPython.display import display
+
+    from workbook.figures import bundle
+
+    data, metadata = bundle(picture, alt, retina)
+    # written by hand: ipywidgets 7 has no _repr_mimebundle_
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    display({**data, "application/vnd.jupyter.widget-view+json": view}, metadata=metadata, raw=True)
 
 
 def _png(picture: Image.Image | Figure) -> tuple[bytes, int]:

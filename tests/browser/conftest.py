@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from jupyter_lab import running
 
 #: Where pictures of pages go, to be looked at; git ignores it.
 SCREENSHOTS = Path(__file__).parents[2] / "runs" / "screenshots"
@@ -56,3 +57,10 @@ def screenshots():
     """The folder for pictures of pages."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     return SCREENSHOTS
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab in `tmp_path`."""
+    with running(tmp_path) as address:
+        yield address

@@ -1,21 +1,14 @@
 """The mask painter in a real JupyterLab, with a real kernel behind it."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 
 import nbformat
 import numpy as np
-import pytest
+from jupyter_lab import ROOT, waited
 
 from mogle.labels import LABELS, decode_mask
 
-ROOT = Path(__file__).parents[2]
 HAIR = LABELS.index("hair")
 CELL = """
 import numpy as np
@@ -32,43 +25,6 @@ painter = MaskPainter(np.load("mask.npy"), brush=8)
 painter.observe(keep, "label_map")
 painter
 """
-
-
-@pytest.fixture
-def lab(tmp_path):
-    """The address of a JupyterLab in `tmp_path`, with settings of its own."""
-    own = {name: str(tmp_path / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
-    runtime = tmp_path / "runtime"
-    environment = {**os.environ, **own, "JUPYTER_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT)}
-    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--IdentityProvider.token=t"]
-    options += ["--LabApp.extension_manager=readonly", "--ServerApp.terminals_enabled=False"]
-    quiet = tmp_path / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension"
-    quiet.mkdir(parents=True)  # nothing from the network, and no question about it
-    nothing = {"fetchNews": "false", "checkForUpdates": False}
-    (quiet / "notification.jupyterlab-settings").write_text(json.dumps(nothing))
-    with open(tmp_path / "lab.log", "w") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={tmp_path}"]
-        server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
-    try:
-        yield waited(lambda: address(runtime), f"JupyterLab did not start, see {tmp_path}/lab.log")
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def address(runtime: Path) -> str | None:
-    found = list(runtime.glob("jpserver-*.json"))
-    return json.loads(found[0].read_text())["url"] if found else None
-
-
-def waited(look, otherwise: str, seconds: float = 90):
-    """What `look` finds, as soon as it finds something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (found := look()) is not None:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(otherwise)
 
 
 def test_a_stroke_arrives_in_the_kernel_and_undo_takes_it_back(page, lab, screenshots, tmp_path):
