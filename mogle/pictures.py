@@ -30,18 +30,19 @@ Size = int | tuple[int, int]  # a side, or (height, width)
 NEUTRAL = (128, 128, 128)  # what is seen through transparent pixels, and around a padded picture
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and fully decode a picture file.
+def open_image(source: str | os.PathLike[str] | bytes, name: str = "") -> Image.Image:
+    """Open and fully decode a picture file, or what such a file holds; `name` is what messages call it.
 
     Raises:
         MogleError: the file is missing, a directory, not a picture, cut short, or larger than `MAX_PIXELS`.
     """
-    name, path = str(path), Path(path)
-    if not path.is_file():
-        found = "found a directory," if path.is_dir() else "no such file;"
-        raise MogleError(f"{name}: {found} expected an image file")
+    if not isinstance(source, bytes):
+        name, path = name or str(source), Path(source)
+        if not path.is_file():
+            found = "found a directory," if path.is_dir() else "no such file;"
+            raise MogleError(f"{name}: {found} expected an image file")
     with _trying(name, "cannot be opened as an image"):  # a damaged header, or no permission to read
-        picture = Image.open(path)
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     with picture:  # closes the file, not the pixels
         load(picture, name)
         with _trying(name, "its note on how to turn it (EXIF) is damaged"):
@@ -80,8 +81,8 @@ def _trying(name: str, trouble: str) -> Iterator[None]:
         raise MogleError(f"{name}: {trouble} ({line})") from error
 
 
-def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """A photograph or portrait as 8-bit RGB, whatever its file holds.
+def read_rgb(source: str | os.PathLike[str] | bytes, name: str = "") -> Image.Image:
+    """A photograph or portrait as 8-bit RGB, whatever its file holds; arguments as for `open_image`.
 
     Gray of 16 bits is brought to 8; CMYK goes through the file's own colour profile where it has one; what is
     transparent is laid on neutral gray, whatever colours lie beneath.
@@ -92,7 +93,8 @@ def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
     Warns:
         MogleWarning: where transparent pixels were replaced.
     """
-    name, picture = str(path), open_image(path)
+    picture = open_image(source, name)
+    name = name or str(source)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_deep_gray(picture, name)
     if picture.has_transparency_data:

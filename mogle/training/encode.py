@@ -31,6 +31,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mogle.conditions import encode_distinct, encode_images
+from mogle.datasets.stream import Endless
 from mogle.errors import MogleError, MogleWarning
 from mogle.files import atomic_write
 from mogle.labels import LABELS, PALETTE
@@ -157,7 +158,8 @@ class StreamedSet:
 
     def __init__(self, source: Source, encoder: Encoder) -> None:
         self.source, self.encoder, self.ids, self.common = source, encoder, source.ids, encoder.common()
-        self.captions = [len(encoder.texts(source, row)) for row in range(len(source.ids))]
+        counts = Endless(lambda row: len(encoder.texts(source, row)))
+        self.captions: Sequence[int] = counts if isinstance(self.ids, Endless) else [counts[i] for i in range(len(self.ids))]
 
     def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
         """Samples by index and number of the caption, on the CPU."""

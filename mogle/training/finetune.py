@@ -14,6 +14,7 @@ from accelerate import Accelerator, PartialState
 
 from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, pick_device
 from mogle.datasets import FaceDataset
+from mogle.datasets.stream import STREAMED, Endless, FaceStream
 from mogle.errors import MogleError
 from mogle.neighbours import broken
 from mogle.pipeline import ENCODERS
@@ -28,8 +29,8 @@ PAINTED = 200  # portraits, where neither data set nor count is given
 
 def open_source(
     settings: TrainSettings, size: tuple[int, int], base: Path | str, skip_bad: bool = False
-) -> tuple[Source, int]:
-    """The samples to train on, every file of them read once -> them, and how many bad ones were left out.
+) -> Source:
+    """The samples to train on, every file of them read once, or a stream of them, each read when it comes.
 
     Captions are counted by the base's tokenizer, where it is on this machine: one that is too long would stop the run.
 
@@ -39,13 +40,15 @@ def open_source(
     if settings.data is None:
         from mogle.tiny.source import PaintedSource
 
-        return PaintedSource.paint(settings.count or PAINTED, size), 0
-    dataset = FaceDataset.checked(
-        settings.data, split="train", size=size, skip_bad=skip_bad, labels=settings.labels, fit=settings.fit,
-        caption_problem=_caption_problem(base, settings.prompt_tokens) if isinstance(base, Path) else None,
-    )  # fmt: skip
+        return PaintedSource.paint(settings.count or PAINTED, size)
+    reading: Any = {"split": "train", "size": size, "labels": settings.labels, "fit": settings.fit}
+    reading["caption_problem"] = _caption_problem(base, settings.prompt_tokens) if isinstance(base, Path) else None
+    if settings.data.startswith(STREAMED):
+        name, kept = settings.data.removeprefix(STREAMED), 8 * settings.batch
+        return FaceStream(name, seed=settings.seed, count=settings.count, kept=kept, skip_bad=skip_bad, **reading)
+    dataset = FaceDataset.checked(settings.data, skip_bad=skip_bad, **reading)
     dataset.ids = dataset.ids[: settings.count]
-    return dataset, len(dataset.problems)
+    return dataset
 
 
 def _caption_problem(base: Path, prompt_tokens: int | None) -> Callable[[str], str | None]:
@@ -81,12 +84,12 @@ def fine_tune(
         raise MogleError(
             "distil_mask_guidance: found no adapter to learn from, expected --from-adapter FOLDER beside it"
         )
-    source, skipped = open_source(settings, base_size(base, settings), base, skip_bad)
+    source = open_source(settings, base_size(base, settings), base, skip_bad)
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
     finally:
         PartialState().destroy_process_group()
-    return {**facts, "skipped": skipped}
+    return {**facts, "skipped": len(getattr(source, "problems", ()))}
 
 
 def train_on(
@@ -106,7 +109,8 @@ def train_on(
     encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
     encoder = Encoder(encoders, source.label_map(0).shape, settings)
     watcher = Watcher(source, encoder)
-    cached = settings.cache
+    endless = isinstance(source.ids, Endless)
+    cached = settings.cache and not endless
     samples = encode_set(cache, source, encoder, accelerator) if cached else StreamedSet(source, encoder)
     parts = {"vae": encoders.vae if settings.sample_every else None}
     del encoder, encoders  # before the transformer comes
@@ -118,7 +122,8 @@ def train_on(
     trainer.resume()
     accelerator.init_trackers("mogle", {name: str(value) for name, value in settings.model_dump().items()})
     try:
-        return {**trainer.fit(), "samples": len(samples.ids)}
+        facts = trainer.fit()
+        return {**facts, "samples": facts["steps"] * settings.batch if endless else len(samples.ids)}
     finally:
         watcher.close()
         for tracker in accelerator.trackers:

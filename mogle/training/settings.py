@@ -33,7 +33,7 @@ class TrainSettings(BaseModel):
 
     # --- what is trained on what
     base: str | None = None  # FluxPipeline folder or Hub name; None is the shipped tiny FLUX
-    data: str | None = None  # data set folder; None paints portraits
+    data: str | None = None  # data set folder, or hf:NAME to stream (`mogle.datasets.stream`); None paints portraits
     count: Natural | None = None  # samples to train on; None is all of them (200, where portraits are painted)
     size: Annotated[int, Field(ge=16, le=4096)] | None = None  # pixels on a side; None is what the base was trained at
     captions: Natural | None = None  # captions of a sample that are used; None is all
@@ -78,7 +78,7 @@ class TrainSettings(BaseModel):
     quantise: Literal["none", "nf4"] = "none"  # of the frozen transformer; LoRA stays as it is
     quantise_text: Literal["none", "nf4", "int8"] = "none"  # of T5, which only encodes and then leaves memory
     gradient_checkpointing: bool = True
-    cache: bool = True  # encode everything once, before training
+    cache: bool = True  # encode everything once, before training; a stream never is
 
     # --- watching and keeping
     save_every: Natural = 500  # steps
