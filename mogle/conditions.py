@@ -35,15 +35,49 @@ def pack_latents(latents: Tensor) -> Tensor:
     return tokens.reshape(batch, height * width // 4, channels * 4)
 
 
+def distinct_images(label_maps: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Label maps, all (H, W) -> their distinct condition images as bytes, and where each of them goes.
+
+    Returns:
+        gray images int8 (G, 1, H, W) of -1 and 1, the black one first, then the local ones that are not empty; global
+        images uint8 (M, 3, H, W); index int64 (B, 20) into both, one after the other.
+    """
+    locals_, globals_ = [torch.full((1, 1, *label_maps[0].shape), -1, dtype=torch.int8)], []
+    keys = [label_map.tobytes() for label_map in label_maps]
+    index: dict[bytes, Tensor] = {}
+    count = 1
+    for key, label_map in zip(keys, label_maps, strict=True):
+        if key in index:
+            continue
+        present = np.bincount(label_map.ravel(), minlength=len(LABELS)).nonzero()[0]
+        shown = (label_map == present.astype(np.uint8)[:, None, None]).view(np.int8)
+        shown *= 2
+        shown -= 1
+        locals_.append(torch.from_numpy(shown)[:, None])
+        globals_.append(torch.from_numpy(np.stack([colour[label_map] for colour in PALETTE.T])))
+        index[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
+        index[key][1 + present] = torch.arange(count, count + len(present))
+        count += len(present)
+    for number, places in enumerate(index.values()):
+        places[0] = count + number
+    return torch.cat(locals_), torch.stack(globals_), torch.stack([index[key] for key in keys])
+
+
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor, device: Any = None) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it."""
+    """Pictures -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it.
+
+    Pictures are (B, 3, H, W), or gray (B, 1, H, W); uint8, or of another type in [-1, 1].
+    """
     config = vae.config
     device = torch.device(device or vae.device)
     chunk = max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
     tokens = []
     for part in images.split(chunk):
-        latents = vae.encode(part.to(device=device, dtype=vae.dtype)).latent_dist.mode()
+        part = part.to(device)
+        if part.dtype == torch.uint8:
+            part = part.float().div_(127.5).sub_(1)
+        latents = vae.encode(part.to(vae.dtype).expand(-1, 3, -1, -1)).latent_dist.mode()
         tokens.append(pack_latents((latents - (config.shift_factor or 0)) * config.scaling_factor))
     return torch.cat(tokens)
 
@@ -56,17 +90,6 @@ def encode_distinct(vae: Any, label_maps: Sequence[np.ndarray], device: Any = No
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
         condition tokens; setting entries of `index[:, 1:]` to 0 drops local masks, as training does.
     """
-    shape = label_maps[0].shape
-    images, index, known = [-torch.ones(1, 3, *shape)], [], {}
-    count = 1
-    for label_map in label_maps:
-        key = label_map.tobytes()
-        if key not in known:
-            present = [0, *(1 + label for label in np.unique(label_map).tolist())]
-            images.append(condition_images(label_map)[present])
-            known[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
-            known[key][present] = torch.arange(count, count + len(present))
-            count += len(present)
-        index.append(known[key])
-    tokens = encode_images(vae, torch.cat(images), device)
-    return tokens, torch.stack(index).to(tokens.device)
+    gray, coloured, index = distinct_images(label_maps)
+    tokens = torch.cat([encode_images(vae, images, device) for images in (gray, coloured)])
+    return tokens, index.to(tokens.device)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mogle.datasets import FaceDataset
 from mogle.datasets.stream import BUFFER, Endless, FaceStream

@@ -3,8 +3,8 @@
     mogle train --data hf:OWNER/NAME     a data set of the Hub
     mogle train --data hf:FOLDER         Parquet or Arrow files, a WebDataset, an image folder with a metadata file
 
-Nothing of it is kept on the disk, so that a set larger than the disk trains. Each row has a picture, a mask and captions
-in columns of the names in `COLUMNS`, as pictures and as a text (a caption a line) or a list of texts.
+Nothing of it is kept on the disk, so that a set larger than the disk trains. Each row has a picture, a mask and
+captions, which are a text (a caption a line) or a list of texts, in columns of the names in `COLUMNS`.
 """
 
 from __future__ import annotations
@@ -222,7 +222,9 @@ def _opened(name: str, split: str) -> tuple[Any, dict[str, Any]]:
         rows = load_dataset(name, split=split, streaming=True).decode(False)
     except Exception as error:  # it raises many kinds for what is not there, refused or no data set
         line = " ".join(str(error).split())[:200]
-        raise MogleError(f"{name}: not to be had as a data set ({line}); expected a name on the Hub or a folder") from error
+        raise MogleError(
+            f"{name}: not to be had as a data set ({line}); expected a name on the Hub or a folder"
+        ) from error
     first = next(_reading(name, rows), None)
     if first is None:
         raise MogleError(f"{name}: found no row in split {split!r}, expected samples")

@@ -79,6 +79,7 @@ class TrainSettings(BaseModel):
     quantise_text: Literal["none", "nf4", "int8"] = "none"  # of T5, which only encodes and then leaves memory
     gradient_checkpointing: bool = True
     cache: bool = True  # encode everything once, before training; a stream never is
+    workers: Count = 0  # processes that read samples ahead while a cache is made
 
     # --- watching and keeping
     save_every: Natural = 500  # steps
