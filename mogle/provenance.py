@@ -25,7 +25,9 @@ from mogle.labels import decode_mask, save_mask
 from mogle.pictures import open_image
 
 SOURCE = "AI-generated"
-_NUMBERS: dict[str, type] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
+_NUMBERS: dict[str, type] = {
+    "seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float, "gate_time": str,
+}  # fmt: skip
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 _WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go into a fingerprint, not all 24 GB of FLUX
 
@@ -43,6 +45,7 @@ class Recipe:
     height: int
     width: int
     mask_guidance: float = 1.0
+    gate_time: str = "training"
 
     def differences(self, other: Recipe) -> list[str]:
         """Names of the fields in which two recipes differ; none: the same picture on the same weights and machine."""
@@ -100,8 +103,9 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         MogleError: the file is no picture, carries no recipe, or one that does not add up.
     """
     picture = open_image(path)
-    # older files do not name the mask guidance
-    texts = {"mask_guidance": "1.0"} | {key: str(text) for key, text in getattr(picture, "text", {}).items()}
+    # older files do not name the last two
+    texts = {"mask_guidance": "1.0", "gate_time": "training"}
+    texts |= {key: str(text) for key, text in getattr(picture, "text", {}).items()}
     if texts.pop("Source", None) != SOURCE or "seed" not in texts:
         raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
     try:
