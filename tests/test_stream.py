@@ -1,5 +1,6 @@
 """Data sets that are streamed: Parquet files and an image folder, made on the spot and read without a network."""
 
+import io
 import json
 import shutil
 import socket
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mogle.datasets import FaceDataset
 from mogle.datasets.stream import BUFFER, Endless, FaceStream
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
+from mogle.labels import save_mask
 from mogle.training.finetune import fine_tune
 from mogle.training.plan import describe
 from mogle.training.settings import load_train_settings
@@ -139,6 +142,20 @@ def test_what_is_wrong_is_said_of_the_sample_or_left_out(tmp_path):
     empty = str(parquet(tmp_path / "empty", captions=lambda values: [[" "]] * len(values)))
     with pytest.raises(MogleError, match="found no caption of 0"):
         list(FaceStream(empty, seed=None))
+
+
+def test_a_note_is_given_once_for_each_kind(tmp_path):
+    def mirrored(values):
+        for value in values:
+            turned = np.asarray(Image.open(io.BytesIO(value["bytes"])))[:, ::-1].copy()
+            save_mask(file := io.BytesIO(), turned)
+            value["bytes"] = file.getvalue()
+        return values
+
+    name = str(parquet(tmp_path / "set", mask=mirrored))
+    with pytest.warns(MogleWarning, match="mask of 0: found every left part .* more like it") as notes:
+        assert len(list(FaceStream(name, seed=None))) == 6
+    assert len(notes) == 1
 
 
 def test_what_is_no_data_set_is_one_line(tmp_path):

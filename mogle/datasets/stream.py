@@ -10,7 +10,9 @@ captions, which are a text (a caption a line) or a list of texts, in columns of 
 from __future__ import annotations
 
 import random
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -21,7 +23,7 @@ from PIL import Image
 
 from mogle.datasets import CaptionProblem, FaceSample
 from mogle.datasets.files import Finding
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
 from mogle.labels import check_options, decode_mask
 from mogle.pictures import Size, fit_picture, open_image, read_rgb, same_aspect, sides
 
@@ -77,13 +79,14 @@ class FaceStream:
         self._masks: dict[str, Any] = {"labels": labels, "palette": palette}
         self._skip_bad, self._caption_problem, self._kept = skip_bad, caption_problem, kept
         self._rows, first = _opened(name, split)
-        self._columns = {part: next((c for c in names if c in first), None) for part, names in COLUMNS.items()}
+        self._columns = {part: next((c for c in names if c in first), "") for part, names in COLUMNS.items()}
         for part, names in COLUMNS.items():
-            if self._columns[part] is None and part != "id":
+            if not self._columns[part] and part != "id":
                 raise MogleError(f"{name}: found columns {', '.join(first)}; expected {part} in {' or '.join(names)}")
         self._count, self._seed = count, seed
         self.ids = Endless(lambda place: self._id(self._row(place)))
         self._bad: dict[str, Finding] = {}
+        self._said: set[str] = set()  # kinds of notes
         self._begin()
 
     @property
@@ -111,8 +114,9 @@ class FaceStream:
 
     def _id(self, row: dict[str, Any]) -> str:
         """What the row calls itself, or the name of its picture's file."""
-        file = Path(row[self._columns["image"]]["path"] or "sample without a name").stem
-        return str(row[self._columns["id"]]) if self._columns["id"] else file
+        picture = row[self._columns["image"]]
+        file = picture.get("path") if isinstance(picture, dict) else None
+        return str(row[self._columns["id"]]) if self._columns["id"] else Path(file or "a row without a name").stem
 
     def _picture(self, row: dict[str, Any], part: str) -> tuple[Any, str]:
         """Bytes or path of a picture, and what messages call it."""
@@ -121,16 +125,28 @@ class FaceStream:
             raise MogleError(f"{name}: found {type(found).__name__}, expected a picture")
         return found.get("bytes") or found["path"], name
 
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+        """What `read` gives; a note on how it was read is passed on only where none of its kind was before."""
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", MogleWarning)
+            found = read()
+        for text in (str(note.message) for note in notes if issubclass(note.category, MogleWarning)):
+            kind = re.sub(r"[\d.,%]+", "", text.removeprefix(f"{name}: "))
+            if kind not in self._said:
+                self._said.add(kind)
+                warnings.warn(f"{text} (more like it are not named)", MogleWarning, stacklevel=3)
+        return found
+
     def _image(self, row: dict[str, Any]) -> Image.Image:
         source, name = self._picture(row, "image")
-        image = read_rgb(source, name)
+        image = self._once(name, lambda: read_rgb(source, name))
         return image if self.size is None else fit_picture(image, self.size, self.fit, name)
 
     def _label_map(self, row: dict[str, Any], size: Size | None) -> np.ndarray:
         source, name = self._picture(row, "mask")
-        picture = open_image(source, name)
+        picture: Any = open_image(source, name)
         picture.filename = name  # what `decode_mask` calls it
-        return decode_mask(picture, size=size, fit=self.fit, **self._masks)
+        return self._once(name, lambda: decode_mask(picture, size=size, fit=self.fit, **self._masks))
 
     def _captions(self, row: dict[str, Any]) -> list[str]:
         found = row[self._columns["captions"]]
@@ -139,8 +155,8 @@ class FaceStream:
         captions = [text.replace("\ufeff", "").strip() for text in texts if isinstance(text, str)]
         if not (captions := [caption for caption in captions if caption]):
             raise MogleError(f"{self.name}: found no caption of {self._id(row)}, expected at least one")
-        for caption in captions if self._caption_problem else ():
-            if wrong := self._caption_problem(caption):
+        for caption in captions:
+            if self._caption_problem is not None and (wrong := self._caption_problem(caption)):
                 raise MogleError(f"{self.name}: {self._id(row)}: {wrong}")
         return captions
 

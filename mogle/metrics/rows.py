@@ -143,7 +143,7 @@ def make(
     made = {}
     for name, row in sorted(rows.items(), key=lambda item: item[1].adapter is not None):
         samples, how = sets[row.style].first(few) if row.few else sets[row.style], settings
-        own = {"mask_guidance": row.mask_guidance, "gate_time": row.gate_time}
+        own: dict[str, Any] = {"mask_guidance": row.mask_guidance, "gate_time": row.gate_time}
         how = replace(how, **{name: value for name, value in own.items() if value is not None})
         if row.adapter is not None:
             pipe.load_mogle(row.adapter)

@@ -174,7 +174,7 @@ def test_beside_colabs_packages_neither_torch_nor_numpy_would_be_replaced(tmp_pa
         name, version = line.split("==")
         if name != "torchao":  # which nobody asks for
             assert found[name].split("+")[0].startswith(version.rstrip("*")), (name, found[name])
-    assert "jupyterlab" not in found and "torchvision" not in found
+    assert "torchvision" not in found  # (JupyterLab is: this ipywidgets wants a notebook server, which Colab has)
 
 
 @pytest.mark.slow
@@ -206,4 +206,4 @@ def test_a_notebook_runs_on_colabs_packages(tmp_path, capsys):
 
     after = {one["name"]: one["version"] for one in json.loads(pip(capsys, python, "list", "--format", "json"))}
     replaced = {one["name"]: after[one["name"]] for one in before if after[one["name"]] != one["version"]}
-    assert not replaced and "jupyterlab" not in after
+    assert not replaced
