@@ -150,7 +150,7 @@ def _read(config: str | Path) -> dict[str, Any]:
         raise MogleError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise MogleError(f"{path}: found {type(values).__name__}, expected fields and values")
-    return _of_reference(values, str(path)) if "flux_path" in values else values
+    return _of_reference(values, str(path)) if {"flux_path", "sd_path"} & values.keys() else values
 
 
 def _of_reference(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
