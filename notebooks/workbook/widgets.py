@@ -66,7 +66,9 @@ def explore(render: Callable[..., Image.Image | Figure], *, alt: str, **choices:
     with Image.open(io.BytesIO(picture.value)) as opened:
         retina = opened.width // int(picture.layout.width.removesuffix("px"))
     data, metadata = bundle(picture.value, alt, retina)
-    data |= {key: value for key, value in widget._repr_mimebundle_().items() if "widget-view" in key}
+    # Written out, because Colab's ipywidgets 7.7 has no method that gives it.
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    data["application/vnd.jupyter.widget-view+json"] = view
     display(data, metadata=metadata, raw=True)
 
 
