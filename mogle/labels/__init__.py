@@ -90,6 +90,8 @@ def resize_labels(label_map: np.ndarray, size: Size, fit: str | None = None, nam
     """
     (height, width), shape = sides(size), label_map.shape
     top, left, rows_in, columns_in = fit_window(shape, (height, width), fit, name)
+    if shape == (height, width):
+        return label_map.copy()
     if fit and not same_aspect(shape, (height, width)):
         done = {"crop": "cropped", "pad": "padded", "stretch": "stretched out of its shape"}[fit]
         what = f"of {shape[1]} x {shape[0]} pixels, {done} to {width} x {height}"
