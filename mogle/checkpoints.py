@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
+from mogle.hardware import Machine, Tier, base_here, best_tier, measure
+from mogle.neighbours import require
 from mogle.provenance import fingerprint, versions
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 OFFLOADS = ("none", "model", "group")
 DTYPES = ("float32", "bfloat16", "float16")
 BASE, ADAPTER, JUDGES = "tiny-flux", "tiny-flux-mogle", "judges"
+#: Where `mogle weights get face-mogle` puts the released weights, the adapter of every tier but the tiny one.
+RELEASED = Path("runs/face-mogle")
 
 
 def shipped(name: str) -> Path:
@@ -105,6 +111,8 @@ def load_pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     offload: str = "none",
+    quantise: str = "none",
+    quantise_text: str = "none",
     without: Sequence[str] = (),
     **parts: Any,
 ) -> FaceMoGLEPipeline:
@@ -119,8 +127,9 @@ def load_pipeline(
         offload: for GPUs whose memory does not hold everything (diffusers' offloading). "model" keeps one network at a
             time on the GPU, so the largest has to fit; "group" a few layers at a time, which is slow and fits nearly
             any GPU.
+        quantise, quantise_text: "nf4" or "int8" for the transformer and for T5, on a GPU, by bitsandbytes.
         without: names of parts that are not loaded.
-        **parts: parts that are already there, such as a quantised transformer.
+        **parts: parts that are already there.
 
     Raises:
         MogleError: the device is not there, there is no such format, the base is no FluxPipeline, or the adapter does
@@ -136,16 +145,25 @@ def load_pipeline(
         raise MogleError(f"--offload {offload}: expected one of {', '.join(OFFLOADS)}")
     if offload != "none" and device == "cpu":
         raise MogleError(f"--offload {offload}: there is no GPU to spare here; leave it out")
+    check_forms(device, quantise=quantise, quantise_text=quantise_text)
 
     from mogle.pipeline import FaceMoGLEPipeline
 
+    options = {
+        **dict.fromkeys(without),
+        **parts,
+        **_quantisation(form, transformer=quantise, text_encoder_2=quantise_text),
+    }
     with _no_progress_bars():
         try:
-            options = {**dict.fromkeys(without), **parts}
             pipe = FaceMoGLEPipeline.from_pretrained(base, dtype=form, **options)
         except (OSError, ValueError) as error:  # what diffusers raises for damaged, foreign or unreachable folders
             line = " ".join(str(error).split())[:200]
             raise MogleError(f"{base}: cannot be loaded as a FluxPipeline ({line})") from error
+        for part in (pipe.transformer, pipe.text_encoder_2):
+            for layer in part.modules() if part is not None else ():
+                if hasattr(layer, "compute_dtype"):  # weights that came in 4 bits say what suited another GPU
+                    layer.compute_dtype = form
         if adapter is not None:
             pipe.load_mogle(adapter)
     if offload == "none":
@@ -155,6 +173,89 @@ def load_pipeline(
     else:
         stream = device.startswith("cuda")  # load the next layers while the current ones compute
         pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=stream)
+    return pipe
+
+
+def check_forms(device: str, **forms: str) -> None:
+    """Refuses, by name, a form in 4 or 8 bits where there is no NVIDIA GPU or no bitsandbytes."""
+    for name, form in forms.items():
+        if form != "none" and not device.startswith("cuda"):
+            raise MogleError(f"{name}={form}: a base is quantised on a GPU alone, and this is {device}")
+        if form != "none":
+            require("bitsandbytes", f"{name}={form}")
+
+
+def _quantisation(dtype: torch.dtype, **forms: str) -> dict[str, Any]:
+    """What `from_pretrained` has to be told to hold these parts in 4 or 8 bits; they compute in `dtype`."""
+    if {*forms.values()} == {"none"}:
+        return {}
+    import diffusers
+    import transformers
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    ways: dict[str, dict[str, Any]] = {
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
+        "int8": {"load_in_8bit": True},
+    }
+    library = {"transformer": diffusers, "text_encoder_2": transformers}
+    chosen = {part: ways[form] for part, form in forms.items() if form != "none"}
+    mapping = {part: library[part].BitsAndBytesConfig(**way) for part, way in chosen.items()}
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping=mapping)}
+
+
+def tier_at_hand(name: str | None = None) -> Tier | None:
+    """The tier of that name, or the largest that fits this machine, if its weights are here; None: the tiny FLUX.
+
+    Raises:
+        MogleError: no tier of that name.
+
+    Warns:
+        MogleWarning: what the machine lacks for the tier that was asked for; which weights a larger one would need.
+    """
+    if name is not None:
+        best_tier(Machine(), name)  # refuse a name that is none before torch is imported
+    machine = measure()
+    tier = best_tier(machine, name)
+    if name is not None:
+        if misfit := tier.misfit(machine):
+            warnings.warn(f"tier {tier.name} {misfit}", MogleWarning, stacklevel=2)
+        return tier
+    if tier.base is None or (base_here(tier) and RELEASED.is_dir()):
+        return None if tier.base is None else tier
+    lacks = ["flux-dev"] * (not base_here(tier)) + ["face-mogle"] * (not RELEASED.is_dir())
+    fetch = " && ".join(f"mogle weights get {asset}" for asset in lacks)
+    what = f"this machine fits tier {tier.name}, whose weights are not all here ({fetch}); going on with the tiny FLUX"
+    warnings.warn(what, MogleWarning, stacklevel=2)
+    return None
+
+
+def load_tier(
+    tier: Tier, base: Path | str, adapter: Path | None, device: str | None = None, *, dtype: str | None = None,
+    offload: str | None = None, prompts: Sequence[str] = (),
+) -> FaceMoGLEPipeline:  # fmt: skip
+    """Base and adapter as a tier holds them; pictures are of the tier's size where nobody says another.
+
+    Args:
+        dtype, offload: in place of the tier's own.
+        prompts: sentences that will be drawn. On a tier that frees its text encoders the first of them are encoded
+            before the transformer is loaded; any others load the text encoders once more.
+
+    Raises:
+        MogleError: as `load_pipeline`.
+    """
+    import torch
+
+    from mogle.pipeline import Texts
+
+    form = dtype or {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[tier.dtype]
+    load = partial(
+        load_pipeline, base, device=device, dtype=form, quantise=tier.quantise, quantise_text=tier.quantise_text
+    )
+    texts = Texts(partial(load, None, without=("transformer", "vae")), prompts) if tier.frees_text else None
+    if texts is not None and prompts:
+        texts(prompts[:1])
+    pipe = load(adapter, offload=offload or tier.offload, without=("text_encoder", "text_encoder_2") if texts else ())
+    pipe.texts, pipe.default_sample_size = texts, tier.size // pipe.vae_scale_factor
     return pipe
 
 

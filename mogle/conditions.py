@@ -39,17 +39,49 @@ def pack_latents(latents: Tensor) -> Tensor:
     return tokens.reshape(batch, height * width // 4, channels * 4)
 
 
+def distinct_images(label_maps: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Label maps, all (H, W) -> their distinct condition images as bytes, and where each of them goes.
+
+    Returns:
+        gray images int8 (G, 1, H, W) of -1 and 1, the black one first, then the local ones that are not empty; global
+        images uint8 (M, 3, H, W); index int64 (B, 20) into both, one after the other.
+    """
+    locals_, globals_ = [torch.full((1, 1, *label_maps[0].shape), -1, dtype=torch.int8)], []
+    keys = [label_map.tobytes() for label_map in label_maps]
+    index: dict[bytes, Tensor] = {}
+    count = 1
+    for key, label_map in zip(keys, label_maps, strict=True):
+        if key in index:
+            continue
+        present = np.bincount(label_map.ravel(), minlength=len(LABELS)).nonzero()[0]
+        shown = (label_map == present.astype(np.uint8)[:, None, None]).view(np.int8)
+        shown *= 2
+        shown -= 1
+        locals_.append(torch.from_numpy(shown)[:, None])
+        globals_.append(torch.from_numpy(np.stack([colour[label_map] for colour in PALETTE.T])))
+        index[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
+        index[key][1 + present] = torch.arange(count, count + len(present))
+        count += len(present)
+    for number, places in enumerate(index.values()):
+        places[0] = count + number
+    return torch.cat(locals_), torch.stack(globals_), torch.stack([index[key] for key in keys])
+
+
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor, device: Any = None, together: int | None = None) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it.
+    """Pictures -> tokens (B, N, 64): mode of the latent, shifted and scaled as FLUX has it.
 
-    `together` go through the VAE at once, by default as many as are quick on the device.
+    Pictures are (B, 3, H, W), or gray (B, 1, H, W); uint8, or of another type in [-1, 1]. `together` go through the VAE
+    at once, by default as many as are quick on the device.
     """
-    config, dtype = vae.config, vae.dtype
+    config = vae.config
     device = torch.device(device or vae.device)
     tokens = []
     for part in images.split(together or _chunk(device, images)):
-        latents = vae.encode(part.to(device=device, dtype=dtype)).latent_dist.mode()
+        part = part.to(device)
+        if part.dtype == torch.uint8:
+            part = part.float().div_(127.5).sub_(1)
+        latents = vae.encode(part.to(vae.dtype).expand(-1, 3, -1, -1)).latent_dist.mode()
         tokens.append(pack_latents((latents - (config.shift_factor or 0)) * config.scaling_factor))
     return torch.cat(tokens)
 
@@ -72,35 +104,30 @@ def encode_distinct(
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
         condition tokens; setting entries of `index[:, 1:]` to 0 drops local masks, as training does.
     """
-    shape = label_maps[0].shape
-    images, index, seen = [-torch.ones(1, 3, *shape)], [], {}
-    count = 1
-    for label_map in label_maps:
-        key = label_map.tobytes()
-        if key not in seen:
-            present = [0, *(1 + label for label in np.unique(label_map).tolist())]
-            images.append(condition_images(label_map)[present])
-            seen[key] = torch.zeros(1 + len(LABELS), dtype=torch.int64)
-            seen[key][present] = torch.arange(count, count + len(present))
-            count += len(present)
-        index.append(seen[key])
-    tokens = _encoded(vae, torch.cat(images), device, known)
-    return tokens, torch.stack(index).to(tokens.device)
-
-
-def _encoded(vae: Any, images: Tensor, device: Any, known: dict[bytes, Tensor] | None) -> Tensor:
-    """`encode_images` of those that are not known yet, by this VAE as it is; `known` then has just these images."""
+    gray, coloured, index = distinct_images(label_maps)
     if known is None:
-        return encode_images(vae, images, device)
+        tokens = torch.cat([encode_images(vae, images, device) for images in (gray, coloured)])
+    else:
+        tokens = _encoded(vae, [*gray, *coloured], device, known)
+    return tokens, index.to(tokens.device)
+
+
+def _encoded(vae: Any, images: list[Tensor], device: Any, known: dict[bytes, Tensor]) -> Tensor:
+    """`encode_images` of those that are not known yet, by this VAE as it is; `known` then has just these images."""
     weights = [(id(p), p.dtype, 0 if p.is_inference() else p._version) for p in vae.parameters()]
-    as_it_is = repr((weights, images.shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
+    as_it_is = repr((weights, images[0].shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
     keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
     if new := [place for place, key in enumerate(keys) if key not in known]:
-        together = min(TOGETHER, _chunk(torch.device("cpu"), images))
+        together = min(TOGETHER, _chunk(torch.device("cpu"), images[0][None]))
         filled = new + [0] * (-len(new) % together)  # with the black image
-        fresh = encode_images(vae, images[filled], device, together)
+        fresh = encode_images(vae, torch.stack([_as_numbers(images[place]) for place in filled]), device, together)
         known |= zip([keys[place] for place in new], fresh[: len(new)], strict=True)
     tokens = {key: known[key] for key in keys}
     known.clear()
     known |= tokens
     return torch.stack([tokens[key] for key in keys])
+
+
+def _as_numbers(image: Tensor) -> Tensor:
+    """An image of `distinct_images`, coloured or gray bytes, as float32 (3, H, W) in [-1, 1]."""
+    return image.float() / 127.5 - 1 if image.dtype == torch.uint8 else image.float().expand(3, -1, -1)

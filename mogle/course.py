@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mogle.errors import MogleError
+from mogle.errors import MogleError, MogleWarning
+from mogle.neighbours import hide_broken
 
 if TYPE_CHECKING:
     import torch
@@ -62,11 +64,19 @@ class Course:
 def setup(seed: int = 0) -> Course:
     """Prepare a notebook: seeds, number of threads, sharp figures, quiet libraries. Calling it twice is harmless.
 
+    A package beside torch that would make the libraries fail is hidden, and a line says so; see `mogle.neighbours`.
+
     Computes on two threads (or OMP_NUM_THREADS), so that the last digits do not depend on the number of cores.
 
     Raises:
         MogleError: there is no folder checkpoints/ in the project, here or above.
     """
+    with warnings.catch_warnings(record=True) as broken:
+        warnings.simplefilter("always", MogleWarning)
+        hide_broken()  # Colab's torchao would stop peft
+    for note in broken:
+        print(note.message)
+
     import numpy as np
     import torch
     from diffusers.utils import logging as diffusers_logging

@@ -3,6 +3,9 @@
 A tier says how FLUX.1-dev, or the shipped tiny FLUX, is held and sampled there. How an adapter is trained there is in
 the settings file of the same name, `mogle/configs/train/NAME.yaml`. Memory and minutes are estimates by arithmetic, to
 which a test holds them; none has been measured.
+
+bitsandbytes leaves T5's `wo` layers as they are, and transformers holds these in float32 where the rest is float16, so
+that T5 takes 5.9 GiB on a T4 though it is "in 4 bits". That is why it goes before the transformer comes.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mogle.errors import MogleError
 
@@ -42,6 +46,7 @@ class Tier:
     quantise: str = "none"  # of the transformer
     quantise_text: str = "none"  # of T5
     offload: str = "none"  # one of `mogle.checkpoints.OFFLOADS`
+    frees_text: bool = False  # sentences are encoded first, and the text encoders leave memory
     base: str | None = FLUX  # Hub name; None is the shipped tiny FLUX
     batch: int = 1  # pictures at a time
     steps: int = 28
@@ -64,19 +69,20 @@ class Tier:
         """One line to print before anything loads."""
         transformer, t5 = (form.replace("none", self.dtype) for form in (self.quantise, self.quantise_text))
         held = f"{self.base or 'tiny FLUX'} in {self.dtype}, transformer in {transformer}, T5 in {t5}"
+        held += ", sentences encoded first" * self.frees_text
         drawn = f"offload {self.offload}, {self.size} px, batch {self.batch}, {self.steps} steps"
         takes = f"{self.peak_gib:.1f} GiB of {'GPU ' * bool(self.needs_gib)}memory, {self.minutes:.2g} min a batch"
         disk = f"{self.disk_gib:g} GiB of disk (estimates, not measured)"
         return f"tier {self.name}: {held}, {drawn}: {takes}, {disk}"
 
 
-#: From the smallest to the largest; GPUs show a little less memory than their names say. Peak memory is the weights, or
-#: under offloading "model" the largest network's, and 1.5 GiB of activations for 512 px. Time is 2 operations for each
-#: parameter and token in each step, at 20, 45, 125 and 400 (1e12) a second: about 40 % of what the GPUs' maker names.
+#: From the smallest to the largest; GPUs show a little less memory than their names say. Peak memory is the weights
+#: that are held together, and while drawing 1.5 GiB of activations for 512 px. Time is 2 operations for each parameter
+#: and token in each step, at 20, 45, 125 and 400 (1e12) a second: about 40 % of what the GPUs' maker names.
 _ROWS = (
     Tier("tiny", "fp32", 128, base=None, system_gib=4.0, disk_gib=2.0, peak_gib=1.0),
-    Tier("t4", "fp16", 256, "nf4", "nf4", "model", needs_gib=14, system_gib=12.0, peak_gib=6.6, minutes=0.57),
-    Tier("l4", "bf16", 512, "nf4", "int8", needs_gib=20, system_gib=12.0, peak_gib=12.6, minutes=0.63),
+    Tier("t4", "fp16", 256, "nf4", "nf4", frees_text=True, needs_gib=14, system_gib=12.0, peak_gib=6.8, minutes=0.57),
+    Tier("l4", "bf16", 512, "nf4", "int8", needs_gib=20, system_gib=12.0, peak_gib=13.6, minutes=0.63),
     Tier("a100", "bf16", 512, needs_gib=38, minutes=0.23),
     Tier("h100", "bf16", 512, needs_gib=75, gpus="H100|H200|H800|B200", minutes=0.071),
 )
@@ -94,6 +100,27 @@ def best_tier(machine: Machine, name: str | None = None) -> Tier:
     if name not in TIERS:
         raise MogleError(f"tier {name!r}: expected one of {', '.join(TIERS)}")
     return TIERS[name]
+
+
+def hub_cache() -> Path:
+    """The Hub's cache by its own rules; asked of the environment, so that nothing has to be imported."""
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+
+
+def copies_of_flux() -> list[Path]:
+    """Folders that FLUX.1-dev may be in: where `mogle weights get` puts it, in 4 bits or whole, and the Hub's cache."""
+    snapshots = (hub_cache() / f"models--{FLUX.replace('/', '--')}" / "snapshots").glob("*")
+    return [Path("checkpoints/FLUX.1-dev-nf4"), Path("checkpoints/FLUX.1-dev"), *snapshots]
+
+
+def base_here(tier: Tier) -> Path | str | None:
+    """The tier's base, if its weights are on this machine: a folder or a name on the Hub, whose cache has it."""
+    for folder in copies_of_flux():
+        whole = (folder / "model_index.json").is_file() and any((folder / "transformer").glob("*.safetensors"))
+        if whole and (tier.quantise == "nf4" or not folder.name.endswith("-nf4")):
+            return FLUX if folder.parent.name == "snapshots" else folder
+    return None
 
 
 def measure() -> Machine:

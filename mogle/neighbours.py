@@ -15,7 +15,7 @@ import warnings
 from importlib.abc import MetaPathFinder
 from typing import Any
 
-from mogle.errors import MogleWarning
+from mogle.errors import MogleError, MogleWarning
 
 LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
 #: Package -> the oldest version that the libraries accept without raising, or None.
@@ -31,7 +31,9 @@ def hide_broken() -> None:
         MogleWarning: what is broken, why, and the command that mends it.
     """
     for name, oldest in NEIGHBOURS.items():
-        if name in sys.modules or importlib.util.find_spec(name) is None or not (reason := _trouble(name, oldest)):
+        if name in sys.modules and (oldest is None or sys.modules[name] is None):  # it has loaded, or is hidden
+            continue
+        if importlib.util.find_spec(name) is None or not (reason := _trouble(name, oldest)):
             continue
         broken[name] = reason
         for loaded in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
@@ -41,6 +43,15 @@ def hide_broken() -> None:
         mend = f"pip uninstall -y {package}, or install the {package} that fits torch {_version('torch')}"
         what = f"{name} is installed and does not load ({reason}); going on without it. To mend it: {mend}"
         warnings.warn(what, MogleWarning, stacklevel=2)
+
+
+def require(package: str, wanted: str) -> None:
+    """MogleError where the package is not there, or does not load, that a setting `NAME=VALUE` or an option needs."""
+    if importlib.util.find_spec(package) is None:
+        found = f"does not load ({broken[package]})" if package in broken else "is not installed"
+        command = "pip install 'face-mogle[gpu]'" if package == "bitsandbytes" else f"pip install {package}"
+        name = wanted.partition("=")[0]
+        raise MogleError(f"{wanted}: {package} {found}; expected {command}, or {name} left as it was")
 
 
 def _trouble(name: str, oldest: str | None) -> str:

@@ -7,9 +7,10 @@ travels to the transformer in `joint_attention_kwargs`; without mask or prompt i
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         super().__init__(*args, **kwargs)
         self.mogle: MoGLE | None = None
         self.settings: dict[str, str] = {}
+        self.texts: Texts | None = None
         self._encoded: dict[bytes, Tensor] = {}  # the images of the last mask, for one that differs by a stroke
         if self.vae is not None and self.vae.config.sample_size:
             self.default_sample_size = self.vae.config.sample_size // self.vae_scale_factor
@@ -223,6 +225,11 @@ class FaceMoGLEPipeline(FluxPipeline):
             MogleWarning: once, if CLIP (which only sets the overall tone) reads part of a prompt.
         """
         limit = kwargs.setdefault("max_sequence_length", self.max_prompt_tokens)
+        if kwargs.get("prompt_embeds") is None and self.texts is not None and prompt_2 is None:
+            copies, found = kwargs.pop("num_images_per_prompt", 1), self.texts(_as_list(prompt), limit)
+            where, prompt = {"device": self._execution_device, "dtype": self.transformer.dtype}, None
+            states, pooled = (part.repeat_interleave(copies, dim=0).to(**where) for part in found)
+            kwargs |= {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
         if kwargs.get("prompt_embeds") is None:
             if self.text_encoder is None or self.text_encoder_2 is None:
                 raise MogleError("this pipeline has no text encoders: pass prompt_embeds and pooled_prompt_embeds")
@@ -291,7 +298,8 @@ class FaceMoGLEPipeline(FluxPipeline):
             attention, lora_on: see `mogle.transformer.Condition`; default: what the adapter was trained with, or
                 "union" and "condition".
             gate_time: "training": the gate sees t in (0, 1), as it did in training; "reference": t x 1000, as in the
-                reference's sampler, for its released weights. Loading an adapter never changes it.
+                reference's sampler. Loading an adapter never changes it. For the released weights this default is a
+                default, not a finding: `mogle experiment gate-time` would tell.
             palette, labels, fit: colours and numbers of masks, and masks of another shape; see `decode_mask`.
             max_sequence_length: tokens that prompts are padded to; default: the base's own.
             **kwargs: as FluxPipeline takes them: num_inference_steps=28, guidance_scale=3.5, generator, latents,
@@ -367,6 +375,41 @@ class FaceMoGLEPipeline(FluxPipeline):
             found = f"found {condition_tokens.shape[2]} condition tokens"
             raise MogleError(f"{found}, expected {expected} for a picture of {height} x {width}")
         return condition_tokens
+
+
+class Texts:
+    """Sentences -> embeddings for a pipeline that holds no text encoders, because memory has no room for both.
+
+    `load` gives a pipeline of text encoders, which goes again when it has encoded. What was encoded is known from then
+    on, and with a sentence that is new those come along that follow it among the `coming` ones.
+    """
+
+    AT_ONCE = 32  # sentences; T5's states of one take 4 MB in half precision
+
+    def __init__(self, load: Callable[[], FaceMoGLEPipeline], coming: Sequence[str] = ()) -> None:
+        self.load, self.coming = load, list(dict.fromkeys(coming))
+        self.known: dict[tuple[str, int | None], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, prompts: Sequence[str], limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """-> T5's states (B, limit, ...) and CLIP's pooled vectors (B, ...), on the CPU."""
+        if new := [text for text in dict.fromkeys(prompts) if (text, limit) not in self.known]:
+            place = self.coming.index(new[0]) if new[0] in self.coming else len(self.coming)
+            new = [*dict.fromkeys([*new, *self.coming[place : place + self.AT_ONCE]])]
+            encoder = self.load()
+            with torch.no_grad():
+                states, pooled, _ = encoder.encode_prompt(new, max_sequence_length=limit or encoder.max_prompt_tokens)
+            del encoder
+            gc.collect()  # a pipeline refers to itself
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            for length in {limit, states.shape[1]}:
+                pairs = zip(states.cpu(), pooled.cpu(), strict=True)
+                self.known |= {(text, length): pair for text, pair in zip(new, pairs, strict=True)}
+            self.known = dict(list(self.known.items())[-4 * self.AT_ONCE :])
+        states, pooled = (
+            torch.stack(part) for part in zip(*(self.known[text, limit] for text in prompts), strict=True)
+        )
+        return states, pooled
 
 
 class _Fusion:

@@ -22,10 +22,12 @@ import mogle
 from mogle.errors import MogleError
 from mogle.files import atomic_write
 from mogle.labels import decode_mask, save_mask
-from mogle.pictures import open_bytes, open_image
+from mogle.pictures import open_image
 
 SOURCE = "AI-generated"
-_NUMBERS: dict[str, type] = {"seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float}
+_NUMBERS: dict[str, type] = {
+    "seed": int, "steps": int, "guidance": float, "strength": float, "mask_guidance": float, "gate_time": str,
+}  # fmt: skip
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 _WHOLE = 64_000_000  # bytes; of larger files the first and last megabyte go into a fingerprint, not all 24 GB of FLUX
 
@@ -46,6 +48,7 @@ class Recipe:
     height: int
     width: int
     mask_guidance: float = 1.0
+    gate_time: str = "training"
     dtype: str = ""
 
     def differences(self, other: Recipe) -> list[str]:
@@ -106,18 +109,19 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
         MogleError: the file is no picture, carries no recipe, or one that does not add up.
     """
     picture = open_image(path)
-    # older files do not name the mask guidance
-    texts = {"mask_guidance": "1.0"} | {key: str(text) for key, text in getattr(picture, "text", {}).items()}
+    # older files do not name the last two
+    texts = {"mask_guidance": "1.0", "gate_time": "training"}
+    texts |= {key: str(text) for key, text in getattr(picture, "text", {}).items()}
     if texts.pop("Source", None) != SOURCE or "seed" not in texts:
         raise MogleError(f"{path}: found no recipe in the file, expected a PNG that `mogle generate` wrote")
     try:
         width, height = (int(side) for side in texts.pop("size").split("x"))
         mask, expected = None, texts.pop("mask_sha256", None)
         if expected is not None:
-            mask = decode_mask(open_bytes(base64.b64decode(texts.pop("mask")), "mask"))
+            mask = decode_mask(open_image(base64.b64decode(texts.pop("mask")), "mask"))
             if mask_hash(mask) != expected:
                 raise ValueError("the mask is not the one of its hash")
-        numbers = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
+        numbers: dict[str, Any] = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
         others = {"height": height, "width": width, "dtype": texts.pop("dtype", "")}
         recipe = Recipe(texts.pop("prompt", None), mask, **numbers, **others)
     except (KeyError, ValueError, OSError) as error:

@@ -63,11 +63,13 @@ class Settings:
     mask_guidance: float = 1.0
     seed: int = 0
     size: Size = (0, 0)
+    gate_time: str = "training"
 
     def recipe(self, prompt: str | None, mask: np.ndarray | None, seed: int, size: Size | None = None) -> Recipe:
         """A recipe with these settings, or at another size."""
         sides = size or self.size
-        return Recipe(prompt, mask, seed, self.steps, self.guidance, self.strength, *sides, self.mask_guidance)
+        numbers = self.steps, self.guidance, self.strength, *sides, self.mask_guidance
+        return Recipe(prompt, mask, seed, *numbers, self.gate_time)
 
 
 def paired(
@@ -107,6 +109,8 @@ def check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if not 0 <= value < math.inf:  # nor NaN
             raise MogleError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
+    if recipe.gate_time not in ("training", "reference"):
+        raise MogleError(f"--gate-time {recipe.gate_time}: expected training or reference")
     for side in (recipe.height, recipe.width):
         if side % 16 or not 0 <= side <= 4096:
             raise MogleError(f"--size {side}: expected a multiple of 16, up to 4096")
@@ -168,6 +172,7 @@ def run(
         inputs["mask"] = [recipe.mask for recipe in recipes]
     inputs |= {"height": one.height, "width": one.width, "num_inference_steps": one.steps}
     inputs |= {"guidance_scale": one.guidance, "conditioning_scale": one.strength, "mask_guidance": one.mask_guidance}
+    inputs |= {"gate_time": one.gate_time}
     # on the CPU: the same noise on every device
     inputs["generator"] = [torch.Generator().manual_seed(recipe.seed) for recipe in recipes]
     with warnings.catch_warnings():  # what there is to say of a mask was said when it was read

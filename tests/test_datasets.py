@@ -14,6 +14,7 @@ from PIL import Image
 from mogle.datasets import FaceDataset
 from mogle.errors import MogleError, MogleWarning
 from mogle.labels import ORDERS, save_mask
+from mogle.pictures import fit_picture
 
 CASES = Path(__file__).parent / "cases"
 FACE = np.asarray(Image.open(CASES / "masks" / "rgb_labels_repeated.png"))[..., 0]
@@ -74,6 +75,22 @@ def test_size(tmp_path):
     assert FaceDataset(tmp_path)[0].label_map.shape == (32, 32)
     sample = FaceDataset(tmp_path, size=(24, 20), fit="stretch")[0]
     assert sample.image.size == (20, 24) and sample.label_map.shape == (24, 20)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (30, 50), (128, 96), (256, 300)])
+def test_pictures_are_resized_as_pillow_does_it(size, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
+    picture = Image.fromarray(noise)
+    expected = np.asarray(picture.resize(size[::-1], Image.Resampling.LANCZOS)).astype(int)
+    found = np.abs(np.asarray(fit_picture(picture, size, "stretch")) - expected)
+    assert found.max() <= 2 and (found > 0).mean() < 0.02
+
+    def old(*_, **__):
+        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes")
+
+    monkeypatch.setattr("torch.nn.functional.interpolate", old)
+    assert (np.asarray(fit_picture(picture, size, "stretch")) == expected).all()
+    assert (np.asarray(fit_picture(picture, (128, 128), None)) == noise).all()
 
 
 def test_all_problems_at_once(tmp_path):

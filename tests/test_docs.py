@@ -108,3 +108,21 @@ def test_the_readme_s_grid_pairs_masks_with_pictures_in_order():
 def test_the_readme_s_grid_is_drawn_from_the_shipped_weights():
     (mask, picture), *_ = draw(2, batch=2, steps=1)
     assert mask.size == picture.size == (128, 128)
+
+
+def test_the_pages_link_to_what_is_there_and_name_what_the_ledger_has():
+    from mogle.assets.ledger import ledger
+
+    for page in ("other-bases.md", "teachers.md", "architecture.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (ROOT / "docs" / target).exists(), (page, target)
+        for name in re.findall(r"`mogle (?:weights|data) get ([\w-]+)", text):
+            assert name in ledger() or name == "NAME", (page, name)
+    teachers = (ROOT / "docs" / "teachers.md").read_text()
+    fetched = set(re.findall(r"[`,] ?`?(?:mogle (?:weights|data) get )?([a-z0-9-]+)`", teachers)) & set(ledger())
+    assert {"flux-dev-nf4", "flux-dev-nf4-rest", "flux-dev", "flux-schnell", "face-mogle", "mmcelebahq"} <= fetched
+    sizes = [file.size for name in fetched for file in ledger()[name].files]
+    assert not any(sizes) and teachers.count("*unverified*") >= 6, "sizes are known now: put them on the page"
+    for name in ("flux-dev", "flux-schnell"):  # the licences' names are the ledger's
+        assert ledger()[name].licence in (ROOT / "docs" / "other-bases.md").read_text()

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mogle.cli import data, demo, evaluate, generate, weights
+from mogle.cli import data, demo, evaluate, experiment, generate, weights
 from mogle.course import from_workbook
 from mogle.errors import MogleError, MogleWarning
 from mogle.training import command as training
@@ -66,7 +66,7 @@ def _start() -> None:
     """Face-MoGLE: a face from a mask and a sentence."""
 
 
-for room in (generate, evaluate, data, weights, training, demo):
+for room in (generate, evaluate, experiment, data, weights, training, demo):
     room.register(app)
 try:
     from mogle.tiny import command as tiny

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer, echo
 
 from mogle.errors import MogleError
+
+if TYPE_CHECKING:
+    from mogle.pipeline import FaceMoGLEPipeline
 
 EXAMPLE = 'Example: mogle generate --mask data/portraits/mask/0.png --prompt "She has blond hair." --seed 7'
 
@@ -37,8 +41,15 @@ def generate(
     split: Annotated[str, Option(help="Of the data set: test, train or all.")] = "test",
     count: Annotated[int | None, Option(min=1, help="At most so many samples of the data set.")] = None,
     only: Annotated[str | None, Option(help="Of the data set's samples: prompt or mask, not both.")] = None,
-    base: Annotated[str | None, Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
-    adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
+    gate_time: Annotated[
+        str | None, Option(help="The gate's time: training (t, the default) or reference (1000 t, as its own sampler).")
+    ] = None,
+    tier: Annotated[
+        str | None,
+        Option(help="t4, l4, a100, h100 or tiny (the largest that fits and whose weights are here, else tiny)."),
+    ] = None,
+    base: Annotated[str | None, Option(help="FluxPipeline folder or Hub name (the tier's, or the tiny FLUX).")] = None,
+    adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the base's own), or none.")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
     dtype: Annotated[
         str | None, Option(help="Number format: float32, bfloat16 or float16 (the device's own; a CPU's is float32).")
@@ -53,13 +64,14 @@ def generate(
     Prompts, masks and seeds are paired in order; a single one goes with all of the others. Each PNG carries its recipe.
     """
     from mogle import sampling
-    from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
+    from mogle.checkpoints import origin_of
     from mogle.datasets import FaceDataset
     from mogle.labels import check_options
     from mogle.provenance import read_picture
 
     check_options("dataset", labels, fit)
-    numbers = {"steps": steps, "guidance": guidance, "strength": strength, "mask_guidance": mask_guidance}
+    numbers: dict[str, Any] = {"steps": steps, "guidance": guidance, "strength": strength}
+    numbers |= {"mask_guidance": mask_guidance, "gate_time": gate_time}
     chosen: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     settings = sampling.Settings(**chosen, seed=(seed or [0])[0], size=_sides(size))
     samples = original = None
@@ -82,7 +94,7 @@ def generate(
         recipes = sampling.paired(prompt or [], mask or [], seed or [], settings, labels)
     for recipe in recipes:
         sampling.check_recipe(recipe)
-    base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
+    held, base_found, adapter_found = chosen_weights(tier, base, adapter, own=like is None)
     needs_mask = any(recipe.mask is not None for recipe in recipes) if samples is None else only != "prompt"
     if adapter_found is None and needs_mask:
         beside = "prompts alone" if samples is None else "--only prompt"
@@ -91,7 +103,10 @@ def generate(
 
     if samples is not None:
         state, device = sampling.processes(device)
-    pipe = load_pipeline(base_found, adapter_found, device, dtype=dtype, offload=offload)
+    texts = [one.prompt or "" for one in recipes]
+    if samples is not None and only != "mask":
+        texts = [samples.captions(i)[0] for i in range(len(samples.ids[:count]))]
+    pipe = load(held, base_found, adapter_found, device, dtype, offload, texts)
     origin = origin_of(pipe, base_found, adapter_found)
     if samples is not None:
         drawn, kept = sampling.draw_dataset(
@@ -107,6 +122,42 @@ def generate(
         echo(path)
     if original is not None:
         echo(sampling.compare_pictures(original[0], *made.values()))
+
+
+def chosen_weights(
+    tier: str | None, base: str | None, adapter: str | None, own: bool = True
+) -> tuple[Any, Path | str, Path | None]:
+    """The tier, if one says how the base is held, the base and the adapter.
+
+    With neither tier nor weights named it is the best tier whose weights are here; `own` is False where a picture that
+    is made again brings its own.
+    """
+    from mogle.checkpoints import RELEASED, adapter_folder, base_folder, tier_at_hand
+    from mogle.hardware import base_here
+
+    held = tier_at_hand(tier) if tier is not None or (own and not (base or adapter)) else None
+    if held is not None and held.base is not None:
+        base, adapter = base or str(base_here(held) or held.base), adapter or str(RELEASED)
+    return held, base_folder(base), None if adapter == "none" else adapter_folder(adapter)
+
+
+def load(
+    held: Any,
+    base: Path | str,
+    adapter: Path | None,
+    device: str | None,
+    dtype: str | None = None,
+    offload: str = "none",
+    texts: Sequence[str] = (),
+) -> FaceMoGLEPipeline:
+    """The pipeline; what a tier costs is said before anything loads."""
+    from mogle.checkpoints import load_pipeline, load_tier
+
+    if held is None:
+        return load_pipeline(base, adapter, device, dtype=dtype, offload=offload)
+    echo(held.cost(), err=True)
+    offloaded = None if offload == "none" else offload
+    return load_tier(held, base, adapter, device, dtype=dtype, offload=offloaded, prompts=texts)
 
 
 def _sides(text: str | None) -> tuple[int, int]:

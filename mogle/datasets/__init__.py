@@ -211,7 +211,8 @@ class FaceDataset(Sequence[FaceSample]):
             return self._decode(index, self.size)
 
     def _decode(self, index: int, size: tuple[int, int] | None) -> np.ndarray:
-        return decode_mask(self.mask_file(index), palette=self.palette, labels=self.labels, size=size, fit=self.fit)
+        reading: Any = {"palette": self.palette, "labels": self.labels, "size": size, "fit": self.fit}
+        return decode_mask(self.mask_file(index), looked_at=self._quiet, **reading)
 
     def _notes(self) -> AbstractContextManager[Any]:
         """Within it, what `validate` has said already is not said again."""

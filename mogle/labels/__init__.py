@@ -31,6 +31,7 @@ def decode_mask(
     labels: str = "celebamask",
     size: Size | None = None,
     fit: str | None = None,
+    looked_at: bool = False,
 ) -> np.ndarray:
     """Turn a mask, in any form that people really have, into a label map.
 
@@ -48,6 +49,7 @@ def decode_mask(
         size: resize to this side, or (height, width), by nearest neighbour. None keeps the size.
         fit: what to do where `size` has another shape than the mask: "crop" keeps the middle, "pad" adds background,
             "stretch" loses the shape. None refuses; `mogle.pictures.nearest_size` names a size that keeps it.
+        looked_at: the mask was read before, so what no face has is not looked for, which takes most of the time.
 
     Returns:
         uint8 (H, W), values 0..18, a copy.
@@ -68,7 +70,7 @@ def decode_mask(
         load(image, name)
     how = Reading(name, _PALETTES[palette], labels, [])
     label_map = (read_picture if isinstance(image, Image.Image) else read_array)(image, how)
-    for note in filter(None, [*how.notes, doubt(label_map)]):
+    for note in filter(None, [*how.notes, None if looked_at else doubt(label_map)]):
         warnings.warn(f"{name}: {note}", MogleWarning, stacklevel=2)
     return label_map if size is None else resize_labels(label_map, size, fit, name)
 
@@ -88,6 +90,8 @@ def resize_labels(label_map: np.ndarray, size: Size, fit: str | None = None, nam
     """
     (height, width), shape = sides(size), label_map.shape
     top, left, rows_in, columns_in = fit_window(shape, (height, width), fit, name)
+    if shape == (height, width):
+        return label_map.copy()
     if fit and not same_aspect(shape, (height, width)):
         done = {"crop": "cropped", "pad": "padded", "stretch": "stretched out of its shape"}[fit]
         what = f"of {shape[1]} x {shape[0]} pixels, {done} to {width} x {height}"

@@ -137,7 +137,7 @@ def _part_hint(name: str) -> str:
 def _from_indices(picture: Image.Image, how: Reading) -> np.ndarray:
     """Palette picture: by index, unless the palette shows that its indices are not labels."""
     index = np.asarray(picture.getchannel(0) if picture.mode == "PA" else picture)
-    used = np.unique(index)
+    used = np.bincount(index.ravel()).nonzero()[0]  # as np.unique finds them, which sorts all pixels
     if how.labels != "celebamask":
         return from_numbers(index, how)
     if used[-1] < len(LABELS):

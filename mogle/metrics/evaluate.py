@@ -109,7 +109,8 @@ def _report(
     for name, one in made.items():
         results["rows"][name], measures[name] = measure(one, tools, references[one.row.style])
         if tools.paper is not None:
-            results["rows"][name]["paper"] = tools.paper.measure(one, seen[one.row.style])
+            results["rows"][name]["paper"], each = tools.paper.measure(one, seen[one.row.style])
+            measures[name] |= {f"score_paper_{column}": scores for column, scores in each.items()}
         np.savez_compressed(out / f"{name}.npz", **measures[name])  # type: ignore[arg-type]
     for name, one in made.items():
         if base := next((base for base in one.row.against if base in made and base != name), None):

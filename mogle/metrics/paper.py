@@ -188,10 +188,16 @@ class PaperNetworks:
         both = self.networks.keys() & {"inception", "clip-cmmd"}
         return {name: self.networks[name].features(pictures) for name in both}
 
-    def measure(self, one: Made, reference: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-        """{column: {value, interval, ...}} of a row's pictures; reference: `features` of other real pictures."""
+    def measure(
+        self, one: Made, reference: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+        """{column: {value, interval, ...}} of a row's pictures; reference: `features` of other real pictures.
+
+        Beside it what each picture has of its own, {column: (N,)}.
+        """
         made, samples, captions = one.pictures, one.samples, one.row.captions(one.samples)
         found: dict[str, dict[str, Any]] = {}
+        scores: dict[str, np.ndarray] = {}
         features, networks = self.features(made), self.networks
         if "inception" in networks:
             real, fake = reference["inception"], features["inception"]
@@ -203,9 +209,11 @@ class PaperNetworks:
         if "clip-cmmd" in networks:
             found["CMMD"] = _cell(cmmd(reference["clip-cmmd"], features["clip-cmmd"]))
         if dino := networks.get("dino"):
-            each = structure_distances(dino.keys(samples.images), dino.keys(made))
-            found["structure"] = _cell(mean_estimate(each), as_reported=structure_as_reported(each))
+            scores["structure"] = structure_distances(dino.keys(samples.images), dino.keys(made))
+            reported = structure_as_reported(scores["structure"])
+            found["structure"] = _cell(mean_estimate(scores["structure"]), as_reported=reported)
         for column, name in (("text", "clip-text"), ("ImageReward", "reward")):
             if name in networks:
-                found[column] = _cell(mean_estimate(networks[name].scores(made, captions)))
-        return found
+                scores[column] = networks[name].scores(made, captions)
+                found[column] = _cell(mean_estimate(scores[column]))
+        return found, scores

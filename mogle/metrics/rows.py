@@ -60,7 +60,7 @@ class Row:
     Attributes:
         source: who makes them: the pipeline, the VAE of the samples' own pictures, or nobody, the samples' own.
         mask, text, swapped: what the pictures are made from; swapped: each with the caption of another sample.
-        mask_guidance: in place of the evaluation's own.
+        mask_guidance, gate_time: in place of the evaluation's own.
         without: what MoGLE goes without: "locals" or "places".
         few: only the first samples, as many as the evaluation says.
         style: whose samples: the test set's portraits, or a shifted set.
@@ -76,6 +76,7 @@ class Row:
     text: bool = True
     swapped: bool = False
     mask_guidance: float | None = None
+    gate_time: str | None = None
     without: str | None = None
     few: bool = True
     style: str = "portraits"
@@ -142,8 +143,8 @@ def make(
     made = {}
     for name, row in sorted(rows.items(), key=lambda item: item[1].adapter is not None):
         samples, how = sets[row.style].first(few) if row.few else sets[row.style], settings
-        if row.mask_guidance is not None:
-            how = replace(how, mask_guidance=row.mask_guidance)
+        own: dict[str, Any] = {"mask_guidance": row.mask_guidance, "gate_time": row.gate_time}
+        how = replace(how, **{name: value for name, value in own.items() if value is not None})
         if row.adapter is not None:
             pipe.load_mogle(row.adapter)
             how = replace(how, origin={**(how.origin or {}), "adapter_sha256": fingerprint(row.adapter)})

@@ -17,7 +17,7 @@ import numpy as np
 
 from mogle.errors import MogleError
 from mogle.labels import LABELS, PALETTE, decode_mask
-from mogle.pictures import open_bytes
+from mogle.pictures import open_image
 
 #: The browser's half: one ES module without dependencies, and its style sheet.
 SCRIPT, STYLE = (Path(__file__).with_name(name) for name in ("painter.js", "painter.css"))
@@ -127,6 +127,6 @@ def read_mask(data: bytes, name: str = "file") -> np.ndarray:
     Raises:
         MogleError: see `decode_mask` and `checked`.
     """
-    picture = open_bytes(data, name)
+    picture = open_image(data, name)
     _check_size(*picture.size, name)
     return checked(decode_mask(picture))

@@ -22,7 +22,10 @@ def train(
     ),
     config: Annotated[str, typer.Option(help="Packaged settings (tiny, reference, ...) or a YAML file.")] = "tiny",
     data: Annotated[
-        Path | None, typer.Option(help="Data set folder (face/, mask/, text/); without it portraits are painted.")
+        Path | None,
+        typer.Option(
+            help="Data set folder (face/, mask/, text/), or hf:NAME to stream one; else portraits are painted."
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many samples to train on.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after so many minutes of training.")] = None,

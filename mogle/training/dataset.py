@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mogle.datasets.stream import Endless
 from mogle.labels import LABELS
 from mogle.training.encode import EncodedSet
 from mogle.training.flow import Example, sample_times
@@ -21,7 +22,10 @@ from mogle.training.settings import TrainSettings
 
 
 class TrainingSet(Dataset[Example]):
-    """The endless sequence of shuffled epochs, by position; drops are as the settings say (reference: 0.1 each)."""
+    """The endless sequence of shuffled epochs, by position; drops are as the settings say (reference: 0.1 each).
+
+    A stream is such a sequence already, shuffled as far as its buffer reaches.
+    """
 
     def __init__(self, samples: EncodedSet, settings: TrainSettings) -> None:
         self.samples, self.settings = samples, settings
@@ -32,7 +36,9 @@ class TrainingSet(Dataset[Example]):
     def __getitems__(self, positions: Sequence[int]) -> list[Example]:
         """A batch at once, as DataLoader asks for it: without a cache it is encoded together."""
         ids, common, examples = self.samples.ids, self.samples.common, []
-        rows = [sample_of(position, len(ids), self.settings.seed) for position in positions]
+        rows = positions
+        if not isinstance(ids, Endless):
+            rows = [sample_of(position, len(ids), self.settings.seed) for position in positions]
         drawn = [self._draw(position, row) for position, row in zip(positions, rows, strict=True)]
         found = self.samples.read([(row, caption) for row, (caption, *_) in zip(rows, drawn, strict=True)])
         for row, sample, (_, t, silent, dropped, noise) in zip(rows, found, drawn, strict=True):

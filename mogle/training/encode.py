@@ -18,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,9 +29,11 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from mogle.conditions import encode_distinct, encode_images
+from mogle.datasets.stream import Endless
 from mogle.errors import MogleError, MogleWarning
 from mogle.files import atomic_write
 from mogle.labels import LABELS, PALETTE
@@ -51,6 +54,25 @@ class Source(Protocol):
     def image(self, index: int) -> Image.Image: ...
     def label_map(self, index: int) -> np.ndarray: ...
     def captions(self, index: int) -> list[str]: ...
+
+
+#: A sample as it is read: the picture, uint8 (H, W, 3), and the label map, uint8 (H, W).
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+class Reading(Dataset[Pair]):
+    """The pictures and label maps of a source, for a DataLoader, whose processes read ahead."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, row: int) -> Pair:
+        return np.asarray(self.source.image(row)), self.source.label_map(row)
+
+
+def read_ahead(source: Source, rows: Sequence[int], workers: int) -> Iterator[Pair]:
+    """The samples in this order, read by so many processes while the one that asks for them is busy (0: by itself)."""
+    return iter(DataLoader(Reading(source), sampler=rows, batch_size=None, num_workers=workers, collate_fn=tuple))
 
 
 class Encoded(NamedTuple):
@@ -128,15 +150,15 @@ class Encoder:
         states, pooled = self.captions([""])
         return Common(self.images(torch.zeros(1, *self.size, 3))[0], states[0], pooled[0])
 
-    def samples(self, source: Source, rows: Sequence[int], captions: Sequence[Sequence[str]]) -> list[Sample]:
-        """Samples by index, each with its captions, encoded together -> the tensors that `_with_caption` reads."""
-        pictures = torch.from_numpy(np.stack([np.asarray(source.image(row)) for row in rows]))
-        tokens, index = self.masks([source.label_map(row) for row in rows])
+    def samples(self, read: Sequence[Pair], captions: Sequence[Sequence[str]]) -> list[Sample]:
+        """Samples, each with its captions, encoded together -> the tensors that `_with_caption` reads."""
+        pictures = torch.from_numpy(np.stack([picture for picture, _ in read]))
+        tokens, index = self.masks([label_map for _, label_map in read])
         states, pooled = self.captions([text for texts in captions for text in texts])
         counts, outlines = [len(texts) for texts in captions], self.settings.warm_start > 0
         parts: dict[str, Sequence[Tensor]] = {
             "image": list(self.images(pictures)),
-            "outline": list(self.images(edge_pictures(pictures)) if outlines else torch.zeros(len(rows), 0)),
+            "outline": list(self.images(edge_pictures(pictures)) if outlines else torch.zeros(len(read), 0)),
             "shown": list(index > 0),
             "conditions": [tokens[places[places > 0]] for places in index],
             "states": states.split(counts),
@@ -157,12 +179,15 @@ class StreamedSet:
 
     def __init__(self, source: Source, encoder: Encoder) -> None:
         self.source, self.encoder, self.ids, self.common = source, encoder, source.ids, encoder.common()
-        self.captions = [len(encoder.texts(source, row)) for row in range(len(source.ids))]
+        counts = Endless(lambda row: len(encoder.texts(source, row)))
+        self.captions: Sequence[int] = (
+            counts if isinstance(self.ids, Endless) else [counts[i] for i in range(len(self.ids))]
+        )
 
     def read(self, wanted: Sequence[tuple[int, int]]) -> list[Encoded]:
         """Samples by index and number of the caption, on the CPU."""
         texts = [[self.encoder.texts(self.source, index)[caption]] for index, caption in wanted]
-        samples = self.encoder.samples(self.source, [index for index, _ in wanted], texts)
+        samples = self.encoder.samples([Reading(self.source)[index] for index, _ in wanted], texts)
         return [_with_caption(sample, self.common.empty, 0) for sample in samples]
 
 
@@ -204,15 +229,17 @@ def encode_set(root: str | Path, source: Source, encoder: Encoder, accelerator: 
             path.write_text(json.dumps({**facts, "ids": list(source.ids)}))
         _save(encoder.common()._asdict(), folder / COMMON)
     starts = range(0, len(source.ids), CHUNK)[accelerator.process_index :: processes]
+    chunks = [range(start, min(start + CHUNK, len(source.ids))) for start in starts]
+    # of a chunk all is encoded or nothing: numbers depend, in their last digits, on their batch
+    left = [rows for rows in chunks if not all(_file(folder, row).exists() for row in rows)]
+    ahead = read_ahead(source, [row for rows in left for row in rows], encoder.settings.workers)
     quiet = None if accelerator.is_main_process else True  # None: where this is no terminal
-    for start in tqdm(starts, desc="encoding", unit=" samples", unit_scale=CHUNK * processes, disable=quiet):
-        rows = range(start, min(start + CHUNK, len(source.ids)))
-        files = [_file(folder, row) for row in rows]
-        if all(file.exists() for file in files):
-            continue  # of a chunk all is encoded or nothing: numbers depend, in their last digits, on their batch
-        texts = [encoder.texts(source, row) for row in rows]
-        for file, sample in zip(files, encoder.samples(source, rows, texts), strict=True):
-            _save(sample, file)
+    done = len(chunks) - len(left)
+    scale = CHUNK * processes
+    for rows in tqdm(left, "encoding", len(chunks), unit=" samples", unit_scale=scale, disable=quiet, initial=done):
+        samples = encoder.samples(list(islice(ahead, len(rows))), [encoder.texts(source, row) for row in rows])
+        for row, sample in zip(rows, samples, strict=True):
+            _save(sample, _file(folder, row))
     accelerator.wait_for_everyone()
     return CachedSet(folder, source.ids, facts["captions"])
 

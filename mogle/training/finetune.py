@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import torch
 import transformers
 from accelerate import Accelerator, PartialState
 
-from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, pick_device
+from mogle.checkpoints import adapter_folder, base_folder, check_forms, load_pipeline, pick_device
 from mogle.datasets import FaceDataset
+from mogle.datasets.stream import STREAMED, Endless, FaceStream
 from mogle.errors import MogleError
-from mogle.neighbours import broken
+from mogle.neighbours import require
 from mogle.pipeline import ENCODERS
 from mogle.training.encode import Encoder, Source, StreamedSet, encode_set
 from mogle.training.flow import DTYPE
@@ -26,10 +26,8 @@ from mogle.training.watch import Watcher
 PAINTED = 200  # portraits, where neither data set nor count is given
 
 
-def open_source(
-    settings: TrainSettings, size: tuple[int, int], base: Path | str, skip_bad: bool = False
-) -> tuple[Source, int]:
-    """The samples to train on, every file of them read once -> them, and how many bad ones were left out.
+def open_source(settings: TrainSettings, size: tuple[int, int], base: Path | str, skip_bad: bool = False) -> Source:
+    """The samples to train on, every file of them read once, or a stream of them, each read when it comes.
 
     Captions are counted by the base's tokenizer, where it is on this machine: one that is too long would stop the run.
 
@@ -39,13 +37,15 @@ def open_source(
     if settings.data is None:
         from mogle.tiny.source import PaintedSource
 
-        return PaintedSource.paint(settings.count or PAINTED, size), 0
-    dataset = FaceDataset.checked(
-        settings.data, split="train", size=size, skip_bad=skip_bad, labels=settings.labels, fit=settings.fit,
-        caption_problem=_caption_problem(base, settings.prompt_tokens) if isinstance(base, Path) else None,
-    )  # fmt: skip
+        return PaintedSource.paint(settings.count or PAINTED, size)
+    reading: Any = {"split": "train", "size": size, "labels": settings.labels, "fit": settings.fit}
+    reading["caption_problem"] = _caption_problem(base, settings.prompt_tokens) if isinstance(base, Path) else None
+    if settings.data.startswith(STREAMED):
+        name, kept = settings.data.removeprefix(STREAMED), 8 * settings.batch
+        return FaceStream(name, seed=settings.seed, count=settings.count, kept=kept, skip_bad=skip_bad, **reading)
+    dataset = FaceDataset.checked(settings.data, skip_bad=skip_bad, **reading)
     dataset.ids = dataset.ids[: settings.count]
-    return dataset, len(dataset.problems)
+    return dataset
 
 
 def _caption_problem(base: Path, prompt_tokens: int | None) -> Callable[[str], str | None]:
@@ -81,12 +81,12 @@ def fine_tune(
         raise MogleError(
             "distil_mask_guidance: found no adapter to learn from, expected --from-adapter FOLDER beside it"
         )
-    source, skipped = open_source(settings, base_size(base, settings), base, skip_bad)
+    source = open_source(settings, base_size(base, settings), base, skip_bad)
     try:
         facts = train_on(source, out, settings, base, device, cache, adapter=adapter)
     finally:
         PartialState().destroy_process_group()
-    return {**facts, "skipped": skipped}
+    return {**facts, "skipped": len(getattr(source, "problems", ()))}
 
 
 def train_on(
@@ -102,23 +102,24 @@ def train_on(
         gradient_accumulation_steps=settings.accumulation, log_with=sorted({"tensorboard", settings.report_to}),
     )  # fmt: skip
     device, dtype = str(accelerator.device), DTYPE[settings.precision]
-    parts = _quantised(base, "text_encoder_2", settings.quantise_text, dtype)
-    encoders = load_pipeline(base, None, device, dtype=dtype, without=("transformer",), **parts)
+    forms: Any = {"dtype": dtype, "quantise": settings.quantise, "quantise_text": settings.quantise_text}
+    encoders = load_pipeline(base, None, device, without=("transformer",), **forms)
     encoder = Encoder(encoders, source.label_map(0).shape, settings)
     watcher = Watcher(source, encoder)
-    cached = settings.cache
+    endless = isinstance(source.ids, Endless)
+    cached = settings.cache and not endless
     samples = encode_set(cache, source, encoder, accelerator) if cached else StreamedSet(source, encoder)
-    parts = {"vae": encoders.vae if settings.sample_every else None}
+    vae = encoders.vae if settings.sample_every else None
     del encoder, encoders  # before the transformer comes
-    parts |= _quantised(base, "transformer", settings.quantise, dtype)
-    pipe = load_pipeline(base, adapter, device, dtype=dtype, without=ENCODERS, **parts)
+    pipe = load_pipeline(base, adapter, device, without=ENCODERS, vae=vae, **forms)
     if adapter is None and not checkpoints_in(out):
         warm_start(pipe, samples, settings)
     trainer = Trainer(pipe, samples, settings, out, accelerator, watcher)
     trainer.resume()
     accelerator.init_trackers("mogle", {name: str(value) for name, value in settings.model_dump().items()})
     try:
-        return {**trainer.fit(), "samples": len(samples.ids)}
+        facts = trainer.fit()
+        return {**facts, "samples": facts["steps"] * settings.batch if endless else len(samples.ids)}
     finally:
         watcher.close()
         for tracker in accelerator.trackers:
@@ -143,28 +144,7 @@ def fitting(settings: TrainSettings, device: str) -> TrainSettings:
 
 def check_needs(settings: TrainSettings, device: str) -> None:
     """MogleError if a setting asks for a GPU or a package that is not here: before hours of encoding."""
-    if settings.quantise != "none" and not device.startswith("cuda"):
-        raise MogleError(f"quantise={settings.quantise}: a base is quantised on a GPU alone, and this is {device}")
-    bits = dict.fromkeys(("nf4", "int8", "adamw8bit"), "bitsandbytes")
-    for name in ("report_to", "quantise", "quantise_text", "optimizer"):
-        value = getattr(settings, name)
-        # Accelerate would leave a tracker out without a word
-        package = value if name == "report_to" else bits.get(value)
-        if package is not None and find_spec(package) is None:
-            found = f"does not load ({broken[package]})" if package in broken else "is not installed"
-            command = "pip install 'face-mogle[gpu]'" if package == "bitsandbytes" else f"pip install {package}"
-            raise MogleError(f"{name}={value}: {package} {found}; expected {command}, or {name} left as it was")
-
-
-def _quantised(base: Path | str, part: str, form: str, dtype: torch.dtype) -> dict[str, Any]:
-    """A part of the base in 4 or 8 bits, by bitsandbytes; it computes in `dtype`. Nothing for form "none"."""
-    if form == "none":
-        return {}
-    library, network = transformers, transformers.T5EncoderModel
-    if part == "transformer":
-        library, network = diffusers, diffusers.FluxTransformer2DModel
-    options: dict[str, Any] = {"load_in_8bit": True}
-    if form == "nf4":
-        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
-    config = library.BitsAndBytesConfig(**options)
-    return {part: network.from_pretrained(base, subfolder=part, quantization_config=config, torch_dtype=dtype)}
+    check_forms(device, quantise=settings.quantise, quantise_text=settings.quantise_text)
+    if settings.optimizer == "adamw8bit":
+        require("bitsandbytes", "optimizer=adamw8bit")
+    require(settings.report_to, f"report_to={settings.report_to}")  # Accelerate would leave it out without a word

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from mogle.ablations import build_mogle
 from mogle.checkpoints import base_folder, pick_device
+from mogle.datasets.stream import Endless
 from mogle.errors import MogleError
 from mogle.lora import add_lora
 from mogle.training.finetune import PAINTED, base_size, fitting, open_source
@@ -84,10 +85,13 @@ def describe(settings: TrainSettings, *, device: str | None = None, skip_bad: bo
         text_tokens = settings.prompt_tokens or min(512, longest)
     found = f"{settings.count or PAINTED} portraits, painted at {side} px"
     if settings.data is not None:
-        source, skipped = open_source(settings, (side, side), base, skip_bad)
-        captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
-        found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
-        found += f", {skipped} with problems left out" if skipped else ""
+        source = open_source(settings, (side, side), base, skip_bad)
+        found = f"{settings.data}: streamed, its first sample is {source.ids[0]}"
+        if not isinstance(source.ids, Endless):
+            captions = sum(len(source.captions(i)) for i in range(len(source.ids))) / len(source.ids)
+            found = f"{settings.data}: {len(source.ids)} samples, {captions:.1f} captions each"
+        if skipped := len(getattr(source, "problems", ())):
+            found += f", {skipped} with problems left out"
     lines = _estimates(settings, base, side, text_tokens, device)
     return "\n".join([*lines, f"data        {found}"])
 

@@ -33,7 +33,7 @@ class TrainSettings(BaseModel):
 
     # --- what is trained on what
     base: str | None = None  # FluxPipeline folder or Hub name; None is the shipped tiny FLUX
-    data: str | None = None  # data set folder; None paints portraits
+    data: str | None = None  # data set folder, or hf:NAME to stream (`mogle.datasets.stream`); None paints portraits
     count: Natural | None = None  # samples to train on; None is all of them (200, where portraits are painted)
     size: Annotated[int, Field(ge=16, le=4096)] | None = None  # pixels on a side; None is what the base was trained at
     captions: Natural | None = None  # captions of a sample that are used; None is all
@@ -78,7 +78,8 @@ class TrainSettings(BaseModel):
     quantise: Literal["none", "nf4"] = "none"  # of the frozen transformer; LoRA stays as it is
     quantise_text: Literal["none", "nf4", "int8"] = "none"  # of T5, which only encodes and then leaves memory
     gradient_checkpointing: bool = True
-    cache: bool = True  # encode everything once, before training
+    cache: bool = True  # encode everything once, before training; a stream never is
+    workers: Count = 0  # processes that read samples ahead while a cache is made
 
     # --- watching and keeping
     save_every: Natural = 500  # steps
@@ -149,7 +150,7 @@ def _read(config: str | Path) -> dict[str, Any]:
         raise MogleError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise MogleError(f"{path}: found {type(values).__name__}, expected fields and values")
-    return _of_reference(values, str(path)) if "flux_path" in values else values
+    return _of_reference(values, str(path)) if {"flux_path", "sd_path"} & values.keys() else values
 
 
 def _of_reference(tree: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from mogle.training.settings import TrainSettings
 _EXPLODED = 10  # times the usual loss
 _REASONS = ("", "time", "signal")  # to stop, the strongest last
 #: Settings that may differ between a run and the one that goes on from its checkpoint.
-_FREE = {"steps", "minutes", "save_every", "keep", "sample_every", "report_to", "cache", "accumulation"}
+_FREE = {"steps", "minutes", "save_every", "keep", "sample_every", "report_to", "cache", "accumulation", "workers"}
 
 
 def prepare_adapter(pipe: FaceMoGLEPipeline, settings: TrainSettings) -> list[nn.Parameter]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+import mogle
 from mogle.errors import MogleError
 
 #: Address of the git repository that a notebook clones where the course is not installed (Colab). This is the one place
@@ -49,23 +50,49 @@ def _cells(notebook: Node, kind: str) -> list[tuple[int, Node]]:
 
 
 def setup_source() -> str:
-    """The code of a notebook's set-up cell: it installs the course where it is missing and calls `setup`."""
-    return f'''# Installs the course where it is missing (Colab); elsewhere, and the second time, changes nothing.
-import importlib.util, os, subprocess, sys
+    """The code of a notebook's set-up cell: it installs the course where it is missing and calls `setup`.
+
+    Proxies are those of the environment, which git and pip ask. torch and numpy stay what they are: a kernel that has
+    loaded them would need a restart, and the platform's torch fits its GPU.
+    """
+    return f'''# Installs the course where it is missing (Colab, Kaggle); elsewhere, or again, it changes nothing.
+import importlib.metadata, importlib.util, os, subprocess, sys
 
 if importlib.util.find_spec("mogle") is None:
     folder = ".." if os.path.isfile("../pyproject.toml") else "face-mogle"
-    if not os.path.isdir(folder):
+    if not os.path.isfile(folder + "/pyproject.toml"):
         address = os.environ.get("MOGLE_REPOSITORY", "{REPOSITORY}")
         assert address, "no address to install from: run %env MOGLE_REPOSITORY=<git address of the course> first"
-        subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", folder + "[course]"], check=True)
+        clone = ["git", "clone", "-q", "--depth", "1", address, folder]
+        if subprocess.run([*clone, "--branch", "v{mogle.__version__}"]).returncode:
+            print("no version {mogle.__version__} there, for which this notebook was written: taking the newest")
+            subprocess.run(clone, check=True)
+    found = importlib.metadata.distributions()
+    kept = sorted({{f"{{one.name}}=={{one.version}}" for one in found if one.name in ("torch", "numpy")}})
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", folder + "[notebook]", *kept], check=True)
     sys.path.insert(0, os.path.abspath(folder))
     importlib.invalidate_caches()
 
 from mogle.course import setup
 
 course = setup()'''
+
+
+def badge(name: str) -> str:
+    """The line that opens a notebook in Colab at this version; empty where no address on GitHub is configured."""
+    if not (found := re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", REPOSITORY)):
+        return ""
+    page = f"https://colab.research.google.com/github/{found[1]}/blob/v{mogle.__version__}/notebooks/{name}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})"
+
+
+def with_badge(notebook: Node, name: str) -> Node:
+    """The notebook of that file name with its badge below the title, or without any."""
+    notebook = copy.deepcopy(notebook)
+    if notebook.cells and notebook.cells[0].cell_type == "markdown":
+        title, *rest = re.sub(r"\n*\[!\[Open in Colab\].*", "", notebook.cells[0].source).split("\n")
+        notebook.cells[0].source = "\n".join([title, *(["", badge(name)] if badge(name) else []), *rest])
+    return notebook
 
 
 def fresh(title: str) -> Node:

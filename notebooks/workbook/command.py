@@ -152,8 +152,10 @@ def _read(file: Path) -> NotebookNode:
 def _write(file: Path, notebook: Any) -> None:
     import nbformat
 
+    from workbook.authoring import with_badge
+
     with atomic_write(file) as part:
-        nbformat.write(notebook, part)
+        nbformat.write(with_badge(notebook, file.name), part)
 
 
 def _change(files: list[Path] | None, change: Callable[[Any, Path], Any]) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from mogle.checkpoints import ADAPTER, BASE, JUDGES
 from mogle.errors import MogleWarning
-from mogle.hardware import FLUX, GIB, Machine, Tier, best_tier, measure
+from mogle.hardware import FLUX, GIB, Machine, Tier, best_tier, copies_of_flux, hub_cache, measure
 from mogle.neighbours import broken, hide_broken
 
 #: What `mogle.course.setup` gives to a notebook -> its folder in the project.
@@ -129,7 +129,7 @@ def _unmet(facts: Facts, extras: set[str]) -> Iterator[Row]:
 
 def _packages(facts: Facts, tier: Tier) -> Iterator[Row]:
     quantised = tier.quantise != "none"
-    unmet = list(_unmet(facts, {"", *(["course"] if facts.notebooks else []), *(["gpu"] if quantised else [])}))
+    unmet = list(_unmet(facts, {"", *(["notebook"] if facts.notebooks else []), *(["gpu"] if quantised else [])}))
     yield Row("Python", "ok", facts.versions.get("python", "unknown"))
     yield from unmet or [Row("packages", "ok", "all as new as they have to be")]
     for name, why in facts.broken.items():
@@ -155,7 +155,7 @@ def _hub(facts: Facts, tier: Tier) -> Iterator[Row]:
 
 
 def _notebooks(facts: Facts) -> Iterator[Row]:
-    packages = any(_unmet(facts, {"", "course"}))
+    packages = any(_unmet(facts, {"", "notebook"}))
     for name, needs in facts.notebooks.items():
         lacks = [_SHIPPED[need] for need in sorted((_SHIPPED.keys() & set(needs)).difference(facts.shipped))]
         mend = [f"git checkout -- {' '.join(lacks)}"] * bool(lacks) + [_MENDS["face-mogle"]] * packages
@@ -173,11 +173,9 @@ def look() -> Facts:
     names = {re.split(r"[^\w.-]", text)[0].lower() for text in requires}
     versions = {name: found.version for name in names for found in reversed([*metadata.distributions(name=name)])}
     versions["python"] = platform.python_version()
-    # The Hub's folders by its own rules; asked of the environment, so that nothing has to be imported.
-    home = _folder("HF_HOME", _folder("XDG_CACHE_HOME", Path("~/.cache")) / "huggingface")
-    hub = _folder("HF_HUB_CACHE", home / "hub")
-    token = _folder("HF_TOKEN_PATH", home / "token")  # never opened
-    copies = [*(hub / f"models--{FLUX.replace('/', '--')}" / "snapshots").glob("*"), Path("checkpoints/FLUX.1-dev")]
+    hub, copies = hub_cache(), copies_of_flux()
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    token = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()  # never opened
     whole = [str(copy) for copy in copies if any((copy / "transformer").glob("*.safetensors"))]
     root = Path(__file__).resolve().parents[2]
     notebooks = {file.stem: file.read_text("utf-8") for file in sorted((root / "notebooks").glob("*.ipynb"))}
@@ -189,10 +187,6 @@ def look() -> Facts:
         notebooks={name: ("base", *re.findall(r"\bcourse\.(\w+)", text)) for name, text in notebooks.items()},
         shipped=tuple(name for name, folder in _SHIPPED.items() if (root / folder).is_dir()),
     )  # fmt: skip
-
-
-def _folder(variable: str, otherwise: Path) -> Path:
-    return Path(os.environ.get(variable) or otherwise).expanduser()
 
 
 def _free_gib(folder: Path) -> float:

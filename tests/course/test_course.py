@@ -21,7 +21,6 @@ from mogle.errors import MogleError
 from mogle.experts import Expert, expert_bank
 from mogle.labels import LABELS, save_mask
 from workbook import checking
-from workbook.authoring import setup_source
 from workbook.exercises import EXERCISES
 from workbook.exercises.experts import class_shares
 from workbook.exercises.gating import gate_entropy
@@ -211,29 +210,6 @@ import diffusers.pipelines.flux
 """
     run = subprocess.run([sys.executable, "-c", code.format(folder="tests")], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-
-
-def test_the_setup_cell_installs_only_where_the_course_is_missing(tmp_path, monkeypatch):
-    ran = []
-    monkeypatch.setattr("subprocess.run", lambda command, **_: ran.append(command))
-    monkeypatch.setattr("mogle.course.setup", lambda: "ready")
-    namespace: dict = {}
-    exec(setup_source(), namespace)
-    assert namespace["course"] == "ready" and not ran
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("MOGLE_REPOSITORY", raising=False)
-    with pytest.raises(AssertionError, match="MOGLE_REPOSITORY"):
-        exec(setup_source(), {})
-    monkeypatch.setenv("MOGLE_REPOSITORY", "https://example.org/course.git")
-    exec(setup_source(), {})
-    (tmp_path / "face-mogle").mkdir()
-    exec(setup_source(), {})
-    clone, install, again = ran
-    assert clone[:2] == ["git", "clone"] and clone[-2:] == ["https://example.org/course.git", "face-mogle"]
-    assert install == again and install[-2:] == ["-e", "face-mogle[course]"]
 
 
 def test_every_exercise_is_complete():

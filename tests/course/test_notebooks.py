@@ -11,9 +11,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from typer.testing import CliRunner
 
+import mogle
 from mogle.cli import app
 from mogle.errors import MogleError
-from workbook.authoring import clear, execute, fresh, report, solved, stable, student
+from workbook import authoring
+from workbook.authoring import badge, clear, execute, fresh, report, solved, stable, student, with_badge
 from workbook.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +116,19 @@ def test_student_copy_keeps_stubs_and_drops_worked_cells():
     assert not any(c.get("outputs") or c.get("execution_count") for c in clear(notebook).cells)
 
 
+def test_a_badge_stands_below_the_title_where_an_address_is_configured(monkeypatch):
+    notebook = good()
+    assert badge("07.ipynb") == "" and with_badge(notebook, "07.ipynb") == notebook
+    monkeypatch.setattr(authoring, "REPOSITORY", "https://github.com/owner/course.git")
+    shown = with_badge(notebook, "07.ipynb")
+    page = f"colab.research.google.com/github/owner/course/blob/v{mogle.__version__}/notebooks/07.ipynb"
+    title, _, line, *_ = shown.cells[0].source.splitlines()
+    assert title == "# A title" and line.startswith("[![Open in Colab](") and line.endswith(f"({'https://' + page})")
+    assert with_badge(shown, "07.ipynb") == shown and report(stable(shown)) == []
+    monkeypatch.setattr(authoring, "REPOSITORY", "https://example.org/course.git")  # Colab opens GitHub's alone
+    assert with_badge(shown, "07.ipynb") == notebook
+
+
 def test_execution_is_repeatable_and_says_which_cell_failed(tmp_path):
     widget = "{'application/vnd.jupyter.widget-view+json': {'model_id': 'x'}, 'text/plain': 'a slider'}"
     cells = [
@@ -167,7 +182,7 @@ def test_commands(tmp_path, monkeypatch):
 def test_committed_notebooks_keep_the_rules(path):
     notebook = nbformat.read(path, as_version=4)
     assert report(notebook, path.stat().st_size) == []
-    assert stable(notebook) == notebook, "not in stable form: run `mogle notebooks run`"
+    assert with_badge(stable(notebook), path.name) == notebook, "not in stable form: run `mogle notebooks run`"
     assert all(cell.outputs or cell.execution_count for cell in notebook.cells if cell.cell_type == "code"), "not run"
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     expected = {name for name, exercise in EXERCISES.items() if exercise.notebook == path.stem}

@@ -154,7 +154,8 @@ def test_the_papers_table_has_six_numbers_and_says_what_is_missing(images) -> No
     networks_ = PaperNetworks("cpu", {**dict.fromkeys(names, Fake), "reward": absent})
     samples = Samples(tuple("abcdefghijklmnopqrs"), images, images[..., 0], ("a",) * 19, ({},) * 19, [], "noise")
     made = Made(Row("text + mask"), samples, images)
-    found = networks_.measure(made, networks_.features(images[::-1].copy()))
+    found, scores = networks_.measure(made, networks_.features(images[::-1].copy()))
+    assert {column: len(each) for column, each in scores.items()} == {"structure": 19, "text": 19}
     assert (
         set(found) == set(COLUMNS["paper"]) - {"ImageReward"}
         and "pip install image-reward" in networks_.missing["reward"]

@@ -61,3 +61,18 @@ def test_the_references_own_file_is_read(tmp_path) -> None:
         "  optimizer: {type: Prodigy, params: {lr: 1, weight_decay: 0.01, use_bias_correction: true}}\n"
     )
     assert load_train_settings(path) == TrainSettings(base="some/FLUX", size=512, alpha=4, accumulation=8)
+
+
+def test_the_file_beside_the_released_weights_is_read(tmp_path) -> None:
+    """Its names differ from those of the file that the reference trains with."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "sd_path: checkpoints/FLUX.1-dev\ndtype: bfloat16\nmodel: {add_cond_attn: false, union_cond_attn: true}\n"
+        "train:\n  batch_size: 4\n  accumulate_grad_batches: 1\n  dataloader_workers: 4\n  save_path: runs/face-mogle\n"
+        "  dataset: {root: data/mmcelebahq, condition_size: 512, target_size: 512, drop_image_prob: 0.1}\n"
+        "  lora_config: {r: 4, lora_alpha: 4, init_lora_weights: gaussian}\n  wandb: {project: face-mogle}\n"
+    )
+    expected = TrainSettings(
+        base="checkpoints/FLUX.1-dev", data="data/mmcelebahq", size=512, alpha=4, batch=4, workers=4
+    )
+    assert load_train_settings(path) == expected

@@ -277,7 +277,7 @@ def test_a_notebooks_plot_is_drawn_in_one_place(monkeypatch) -> None:
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None:
     from mogle.training import finetune
 
-    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MogleError, match="report_to=wandb: wandb is not installed; expected pip install wandb"):
         finetune.fine_tune(tmp_path, load_train_settings("tiny", ["count=1", "report_to=wandb"]), device="cpu")
 
