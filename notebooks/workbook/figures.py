@@ -216,17 +216,6 @@ def heat_map(values: Any, *, xlabel: str, ylabel: str, bar: str, names: Sequence
     return figure
 
 
-def gate_maps(weights: Any, height: int, width: int, *, scale: tuple[float, float] | None = None) -> Figure:
-    """The gate's weights of one sample (N, 20), N = height x width, as 20 small maps of one scale from 0."""
-    array = np.asarray(weights.detach().float().cpu() if hasattr(weights, "detach") else weights)
-    if array.shape != (height * width, len(EXPERTS)):
-        raise MogleError(f"weights of shape {array.shape}: expected ({height * width}, {len(EXPERTS)})")
-    maps = array.T.reshape(-1, height, width)
-    names = [f"{i - 1} {name}" if i else name for i, name in enumerate(EXPERTS)]
-    grid, titles = ([list(what[i : i + 7]) for i in range(0, 20, 7)] for what in (maps, names))
-    return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())), bar="weight")
-
-
 def scatter_labels(
     x: Mapping[int, float], series: Mapping[str, Mapping[int, float]], *, xlabel: str, ylabel: str
 ) -> Figure:

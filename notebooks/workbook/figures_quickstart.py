@@ -13,11 +13,11 @@ from PIL import Image
 from workbook.figures import LINES, WIDTH, drawing, pixels
 
 _RIGHT, _WRONG, _UNASKED, _INK, _GRAY = "#CFE8DF", "#F7D9C6", "#f2f2f2", "#222222", "#707070"
-#: What may decide an attribute: its colour, its mark, and what two portraits share that are compared for it.
-DECIDERS = {
-    "mask": (LINES[0], "o", "the mask alone"),
-    "sentence": (LINES[1], "s", "the sentence alone"),
-    "neither": (_GRAY, "|", "neither"),
+#: What may decide an attribute: its colour, and its mark (kind, size, shift within the row).
+DECIDERS: dict[str, tuple[str, tuple[str, int, float]]] = {
+    "mask": (LINES[0], ("o", 8, -0.16)),
+    "sentence": (LINES[1], ("s", 8, 0.16)),
+    "neither": (_GRAY, ("|", 14, 0)),
 }
 
 
@@ -72,15 +72,11 @@ def deciders(alike: Mapping[str, Mapping[str, float]], said: Mapping[str, str]) 
     with drawing(1.0 + 0.29 * len(names)) as figure:
         ax = figure.subplots()
         rows = np.arange(len(names))
-        for key, (colour, mark, text) in DECIDERS.items():
-            looks: dict[str, Any] = {
-                "markersize": 14 if key == "neither" else 8,
-                "markeredgewidth": 2.5 if key == "neither" else 0,
-            }
-            values, shift = [alike[name][key] for name in names], {"mask": -0.16, "sentence": 0.16, "neither": 0}[key]
-            ax.plot(
-                values, rows + shift, mark, color=colour, label=f"two portraits that share {text}", zorder=3, **looks
-            )
+        for key, (colour, (kind, size, shift)) in DECIDERS.items():
+            values, text = [alike[name][key] for name in names], "neither" if key == "neither" else f"the {key} alone"
+            looks: dict[str, Any] = {"color": colour, "markersize": size, "zorder": 3}
+            looks["markeredgewidth"] = 2.5 if kind == "|" else 0
+            ax.plot(values, rows + shift, kind, label=f"two portraits that share {text}", **looks)
         for row, name in zip(rows, names, strict=True):
             best = measured(alike[name])
             ax.text(1.1, row, best, color=DECIDERS[best][0], va="center", weight="bold")
