@@ -49,7 +49,7 @@ def jpeg(figure: Figure) -> bytes:
     """The figure as a JPEG in retina resolution: a third of a PNG where it shows noise or many portraits."""
     file = io.BytesIO()
     with matplotlib.rc_context(fname=STYLE):
-        figure.savefig(file, format="jpeg", dpi=DPI * RETINA, pil_kwargs={"quality": 88})
+        figure.savefig(file, format="jpeg", dpi=DPI * RETINA, pil_kwargs={"quality": 80})
     return file.getvalue()
 
 

@@ -47,7 +47,7 @@ def verdicts(
                 size = 9 if len(text) < 11 else 7.5
                 board.text(c + 0.5, low + tall / 2, text, ha="center", va="center", color=_INK, fontsize=size)
         for r, name in enumerate(names):
-            where = {"ha": "right", "va": "center", "color": _INK, "fontsize": 10}
+            where: dict[str, Any] = {"ha": "right", "va": "center", "color": _INK, "fontsize": 10}
             board.text(-0.06, -tall * (r + 0.5), name.replace("_", " "), **where)
         board.set(xlim=(-left, len(pictures)), ylim=(-tall * len(names), 1.0), aspect="equal")
         board.axis("off")
@@ -77,7 +77,7 @@ def deciders(alike: Mapping[str, Mapping[str, float]], said: Mapping[str, str]) 
             looks: dict[str, Any] = {"color": colour, "markersize": size, "zorder": 3}
             looks["markeredgewidth"] = 2.5 if kind == "|" else 0
             ax.plot(values, rows + shift, kind, label=f"two portraits that share {text}", **looks)
-        for row, name in zip(rows, names, strict=True):
+        for row, name in enumerate(names):
             best = measured(alike[name])
             ax.text(1.1, row, best, color=DECIDERS[best][0], va="center", weight="bold")
             ax.text(1.38, row, said.get(name, ""), color=_INK, va="center")
