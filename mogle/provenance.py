@@ -14,6 +14,7 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -122,8 +123,8 @@ def read_picture(path: str | os.PathLike[str]) -> tuple[Image.Image, Recipe, dic
             if mask_hash(mask) != expected:
                 raise ValueError("the mask is not the one of its hash")
         numbers: dict[str, Any] = {name: number(texts.pop(name)) for name, number in _NUMBERS.items()}
-        others = {"height": height, "width": width, "dtype": texts.pop("dtype", "")}
-        recipe = Recipe(texts.pop("prompt", None), mask, **numbers, **others)
+        prompt, dtype = texts.pop("prompt", None), texts.pop("dtype", "")
+        recipe = Recipe(prompt, mask, height=height, width=width, dtype=dtype, **numbers)
     except (KeyError, ValueError, OSError) as error:
         raise MogleError(f"{path}: the recipe in the file is damaged ({error})") from error
     texts.pop("Software", None)

@@ -8,14 +8,11 @@ from pathlib import Path
 import nbformat
 
 from workbook.figures import png
-from workbook.schematic import ALT, BOARD, PARTS, place, schematic
+from workbook.schematic import ALT, BOARD, COURSE, PARTS, place, schematic
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Part of the schematic -> notebook, by number.
-ABOUT = {
-    "mask": "01", "sentence": "01", "pictures": "02", "tokens": "02", "words": "03", "flux": "04", "noise": "04",
-    "stream": "05", "experts": "06", "gate": "07", "lora": "08", "steps": "09", "face": "10",
-}  # fmt: skip
+ABOUT = {**COURSE, "sentence": "01"}
 
 
 def titles() -> dict[str, tuple[str, str]]:

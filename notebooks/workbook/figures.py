@@ -45,8 +45,19 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def show(figure: Figure, *, alt: str) -> None:
+def jpeg(figure: Figure) -> bytes:
+    """The figure as a JPEG in retina resolution: a third of a PNG where it shows noise or many portraits."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(fname=STYLE):
+        figure.savefig(file, format="jpeg", dpi=DPI * RETINA, pil_kwargs={"quality": 80})
+    return file.getvalue()
+
+
+def show(figure: Figure, *, alt: str, small: bool = False) -> None:
     """Display a figure, with a text for those who cannot see it.
+
+    Args:
+        small: as a JPEG.
 
     Raises:
         MogleError: the text is missing, or too short to say what there is to see.
@@ -55,16 +66,17 @@ def show(figure: Figure, *, alt: str) -> None:
         raise MogleError(f"alt={alt!r}: expected a sentence that says what the figure shows")
     from IPython.display import display
 
-    data, metadata = bundle(png(figure), alt)
+    data, metadata = bundle(jpeg(figure) if small else png(figure), alt)
     display(data, metadata=metadata, raw=True)
 
 
 def bundle(picture: bytes, alt: str, retina: int = RETINA) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A PNG of `retina` pixels for one that is shown, and its alt text, as Jupyter's display data and metadata."""
+    """A PNG or JPEG of `retina` pixels for one that is shown, and its alt text, as Jupyter's data and metadata."""
     with Image.open(io.BytesIO(picture)) as opened:
         width, height = (side // retina for side in opened.size)
-    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": alt}
-    return data, {"image/png": {"alt": alt, "width": width, "height": height}}
+        kind = f"image/{str(opened.format).lower()}"
+    data = {kind: base64.b64encode(picture).decode(), "text/plain": alt}
+    return data, {kind: {"alt": alt, "width": width, "height": height}}
 
 
 def pixels(picture: Any) -> np.ndarray:
@@ -202,17 +214,6 @@ def heat_map(values: Any, *, xlabel: str, ylabel: str, bar: str, names: Sequence
             ax.set_xticks(range(len(names)), names, rotation=90)
             ax.set_yticks(range(len(names)), names)
     return figure
-
-
-def gate_maps(weights: Any, height: int, width: int, *, scale: tuple[float, float] | None = None) -> Figure:
-    """The gate's weights of one sample (N, 20), N = height x width, as 20 small maps of one scale from 0."""
-    array = np.asarray(weights.detach().float().cpu() if hasattr(weights, "detach") else weights)
-    if array.shape != (height * width, len(EXPERTS)):
-        raise MogleError(f"weights of shape {array.shape}: expected ({height * width}, {len(EXPERTS)})")
-    maps = array.T.reshape(-1, height, width)
-    names = [f"{i - 1} {name}" if i else name for i, name in enumerate(EXPERTS)]
-    grid, titles = ([list(what[i : i + 7]) for i in range(0, 20, 7)] for what in (maps, names))
-    return image_grid(grid, captions=titles, scale=scale or (0.0, float(array.max())), bar="weight")
 
 
 def scatter_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ _PICTURES = {"mask": ((0.05, 1.35), 1.2, 1), "pictures": ((1.65, 0.95), 0.62, 3)
 _GAP = 0.06
 PARTS = ("mask", "pictures", *_BOXES, "face")
 BOARD = (10, 4.2)  # width and height
+#: Which notebook takes which part to pieces; 11 leaves parts out, and 12 plays with the whole.
+COURSE = {
+    "mask": "01", "face": "10", "pictures": "02", "tokens": "02", "words": "03", "flux": "04", "noise": "04",
+    "stream": "05", "experts": "06", "gate": "07", "lora": "08", "steps": "09",
+}  # fmt: skip
 
 
 #: For those who cannot see it; the parts at hand are named after it.
@@ -57,17 +63,18 @@ def place(part: str) -> tuple[float, float, float, float]:
     return left, bottom, side, count * (side + _GAP) - _GAP
 
 
-def schematic(*lit: str, mask: Path, face: Path) -> Figure:
+def schematic(*lit: str, mask: Path, face: Path, numbers: Mapping[str, str] | None = None) -> Figure:
     """Mask -> 20 pictures -> tokens -> experts and gate -> second stream -> transformer -> face.
 
     Args:
         *lit: the parts at hand, of `PARTS`; the others are drawn in gray.
         mask, face: the files that are shown. The shapes in the figure are those of this mask.
+        numbers: a part -> the number that it carries in a disc.
 
     Raises:
         ValueError: a part that does not exist.
     """
-    if unknown := set(lit) - set(PARTS):
+    if unknown := {*lit, *(numbers or {})} - set(PARTS):
         raise ValueError(f"found {', '.join(sorted(unknown))}; expected parts of {', '.join(PARTS)}")
     label_map = decode_mask(mask)
     images = condition_images(label_map)
@@ -102,12 +109,32 @@ def schematic(*lit: str, mask: Path, face: Path) -> Figure:
         for y, name in ((3.65, "text"), (2.95, "FLUX,\nfrozen"), (0.5, "image")):
             weight = "bold" if "flux" in lit and "FLUX" in name else "normal"
             board.text(left + width / 2, y, name, weight=weight, **looks)
+        for name, number in (numbers or {}).items():
+            left, bottom, _, height = place(name)  # over pictures stands their text, so below them there is room
+            _disc(
+                board, left + 0.16, bottom if name in ("mask", "pictures", "face") else bottom + height + 0.05, number
+            )
     return figure
+
+
+def _disc(board: Any, x: float, y: float, number: str) -> None:
+    """A number in a disc."""
+    looks: dict[str, Any] = {"ha": "center", "va": "center", "color": "white", "fontsize": 9, "weight": "bold"}
+    board.plot(x, y, "o", markersize=17, color=LINES[0], zorder=4)
+    board.text(x, y - 0.01, number, zorder=5, **looks)
 
 
 def show_lit(*lit: str, mask: Path, face: Path) -> None:
     """Display the schematic, with a text for those who cannot see it."""
     show(schematic(*lit, mask=mask, face=face), alt=f"{ALT} Lit here: {', '.join(lit)}.")
+
+
+def show_course(*, mask: Path, face: Path) -> None:
+    """Display the schematic with the number of the notebook that takes each part to pieces."""
+    parts = "; ".join(f"{number} {part}" for part, number in sorted(COURSE.items(), key=lambda item: item[1]))
+    show(
+        schematic(mask=mask, face=face, numbers=COURSE), alt=f"{ALT} Numbers of notebooks stand at the parts: {parts}."
+    )
 
 
 def _box(board: Any, name: str, title: str, shape: str, lit: bool) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mogle.errors import MogleError
 from mogle.labels import LABELS, PALETTE, colorize
-from workbook import figures, widgets
+from workbook import figures, figures_gating, widgets
 
 LABEL_MAP = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16) % 19
 
@@ -31,6 +31,9 @@ def test_show_displays_a_retina_picture_with_its_alt_text(monkeypatch):
     for bad in ("", "figure", None):
         with pytest.raises(MogleError, match="expected a sentence"):
             figures.show(figures.image_grid([[LABEL_MAP]]), alt=bad)
+    figures.show(figures.image_grid([[LABEL_MAP]]), alt="The 19 classes again.", small=True)
+    data, metadata = shown[1]
+    assert set(data) == {"image/jpeg", "text/plain"} and metadata["image/jpeg"]["width"] == 900
 
 
 def test_the_same_figure_gives_the_same_bytes():
@@ -87,7 +90,7 @@ def test_names_stand_inside_their_regions():
 
 def test_the_schematic_shows_the_shapes_of_its_mask(tmp_path):
     from mogle.labels import save_mask
-    from workbook.schematic import PARTS, schematic
+    from workbook.schematic import COURSE, PARTS, schematic
 
     save_mask(tmp_path / "mask.png", np.zeros((96, 64), np.uint8) + 13)
     Image.new("RGB", (64, 96)).save(tmp_path / "face.png")
@@ -96,6 +99,9 @@ def test_the_schematic_shows_the_shapes_of_its_mask(tmp_path):
     assert {"mask\n96 × 64", "20 × 24 × 64", "24 × 20", "24 × 64", "20 experts"} <= set(found)
     bold = [text.get_text() for text in schematic("gate", **files).axes[0].texts if text.get_weight() == "bold"]
     assert bold == ["gate"] and "gate" in PARTS
+    numbered = [text.get_text() for text in schematic(numbers=COURSE, **files).axes[0].texts]
+    assert sorted(set(COURSE.values())) == [f"{number:02d}" for number in range(1, 11)]
+    assert numbered[-len(COURSE) :] == list(COURSE.values()), "each part has the number of its notebook"
     with pytest.raises(ValueError, match="expected parts of mask, pictures"):
         schematic("brain", **files)
 
@@ -116,13 +122,17 @@ def test_long_titles_are_wrapped_not_cut_off():
 
 def test_gate_maps_are_the_weights_of_each_expert():
     weights = torch.rand(6, 20).softmax(-1)
-    figure = figures.gate_maps(weights, 2, 3)
-    drawn = [ax for ax in figure.axes if ax.images and ax.get_xlabel().strip()]
-    assert [ax.get_xlabel() for ax in drawn[:2]] == ["global", "0 background"] and len(drawn) == 20
-    assert np.allclose(drawn[14].images[0].get_array(), weights[:, 14].reshape(2, 3))
-    assert {ax.images[0].get_clim() for ax in drawn} == {(0.0, weights.max().item())}
+    figure = figures_gating.gate_maps(weights, 2, 3)
+    drawn, bars = ([ax for ax in figure.axes if bool(ax.images) == maps] for maps in (True, False))
+    assert [ax.get_title() for ax in drawn[:2]] == ["global", "0 background"] and len(drawn) == len(bars) == 20
+    assert {ax.get_xlabel() for ax in bars} == {"weight"}, "each map has a colour bar, and each bar says of what"
+    for ax, values in zip(drawn, weights.T, strict=True):
+        assert np.allclose(ax.images[0].get_array(), values.reshape(2, 3))
+        assert np.allclose(ax.images[0].get_clim(), (values.min(), values.max())), "a scale of its own"
+    fixed = figures_gating.gate_maps(weights, 2, 3, limits=[(0, 1)] * 20)
+    assert {ax.images[0].get_clim() for ax in fixed.axes if ax.images} == {(0, 1)}
     with pytest.raises(MogleError, match="expected"):
-        figures.gate_maps(weights.T, 2, 3)
+        figures_gating.gate_maps(weights.T, 2, 3)
 
 
 def test_lines_show_the_numbers_given():
@@ -171,7 +181,9 @@ def test_a_widget_shows_figures_as_wide_as_any_other(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append(kwargs["metadata"]))
     maps = np.random.default_rng(0).random((3, 64, 20))
-    widgets.explore(lambda step: figures.gate_maps(maps[step], 8, 8), alt="Twenty maps of one step.", step=range(3))
+    widgets.explore(
+        lambda step: figures_gating.gate_maps(maps[step], 8, 8), alt="Twenty maps of one step.", step=range(3)
+    )
     assert shown[0]["image/png"]["width"] == 900
 
 

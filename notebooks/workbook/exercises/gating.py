@@ -23,6 +23,32 @@ def gate_entropy(weights: Tensor) -> Tensor:
     return torch.special.entr(weights).sum(dim=-1) / math.log(2)
 
 
+def heard(weights: Tensor, outputs: Tensor, silent: Tensor) -> Tensor:
+    """How loud each expert is heard at each token: weight times the distance that its answer moves.
+
+    weights (N, E), outputs and silent (E, N, C), the answers to a mask and to a black picture -> (E, N).
+    """
+    return weights.T * (outputs - silent).norm(dim=-1)
+
+
+#: Changes of one input of MoGLE: what is done.
+CHANGES = {
+    "noise": "another noisy picture Z_t, at the same time",
+    "clock": "another time t, with the same Z_t",
+    "local": "the hat's local picture black, the global picture as it was",
+    "global": "the global picture without the hat, the local pictures as they were",
+    "sentence": "another sentence, at the same Z_t and t",
+}
+
+
+def who_notices() -> dict[str, tuple[bool, bool]]:
+    """Change -> do the gate's weights change; does any expert's answer change."""
+    return {
+        "noise": (True, False), "clock": (True, False), "local": (False, True), "global": (True, True),
+        "sentence": (False, False),
+    }  # fmt: skip
+
+
 def _gate_inputs() -> tuple[Tensor, Tensor, Tensor]:
     """Global tokens (B, N, 64), noisy latents (B, N, 64), t (B,)."""
     return torch.randn(2, 6, 64), torch.randn(2, 6, 64), torch.tensor([0.2, 0.7])
@@ -62,10 +88,11 @@ def check_dynamic_gate(answer: Any) -> None:
     reference, inputs = DynamicGate(), _gate_inputs()
     reference.timestep_embedding.linear_2.weight *= 100  # so that the smallest mistake about time shows
     model = loaded(answer, reference, "timestep_embedding, noise_proj, gate = Sequential(Linear, ReLU, Linear)")
-    with advice("Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."):
+    with advice("Tokens are (B, N, 64), the embedded time (B, 64): it lacks an axis."), torch.enable_grad():
         found = model(*inputs)
     mistakes = _gate_mistakes(reference, *inputs)
     compare(found, reference(*inputs), mistakes, "a weight for each token and expert")
+    _check_trainable(model, found)
 
 
 def check_mogle(answer: Any) -> None:
@@ -100,8 +127,24 @@ def check_mogle(answer: Any) -> None:
     with torch.enable_grad():
         found = model(c, z, t)
     compare(found, expected, mistakes, "one token of 64 for each place")
+    _check_trainable(model, found)
+
+
+def _check_trainable(model: Any, found: Tensor) -> None:
+    """Whether the result has a way back to every weight.
+
+    Raises:
+        Wrong: to none of them, or not to those of some part.
+    """
+    why = "no_grad or detach() cuts the way back to"
     if not found.requires_grad:
-        raise Wrong("Right, but nothing could be trained: no_grad or detach() cuts the way back to the weights.")
+        raise Wrong(f"Right, but nothing could be trained: {why} the weights.")
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad((found * torch.randn(found.shape)).sum(), parameters, allow_unused=True)
+    if cut := [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]:
+        parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in cut))
+        raise Wrong(f"Right, but not all of it could be trained: {why} the weights of {parts}.")
 
 
 def check_gate_entropy(function: Callable[[Tensor], Any]) -> None:
@@ -134,6 +177,65 @@ def check_gate_entropy(function: Callable[[Tensor], Any]) -> None:
             raise Wrong(f"It fails for weights of shape {shape}: the experts are the last axis, dim=-1.")
 
 
+def check_heard(function: Callable[..., Any]) -> None:
+    """weights (N, E), outputs and silent (E, N, C) -> (E, N)."""
+    weights, outputs, silent = torch.randn(6, 20).softmax(-1), torch.randn(20, 6, 64), torch.randn(20, 6, 64)
+    moved, alone = (outputs - silent).norm(dim=-1), outputs.norm(dim=-1)
+    by = weights.T[..., None]
+    mistakes = {
+        "The weights are missing: a loud expert with a small weight is hardly heard.": moved,
+        "That is the weight alone; an expert that does not move says nothing, whatever its weight.": weights.T,
+        "You took the length of the whole answer; subtract what the expert says to a black picture.": weights.T * alone,
+        "That is the difference of two lengths; expected the length of the difference.": (
+            weights.T * (alone - silent.norm(dim=-1)).abs()
+        ),
+        "You weighed the answer and then subtracted all of the silent one; both have the same weight.": (
+            (by * outputs - silent).norm(dim=-1)
+        ),
+        "These are squared lengths; take the root.": weights.T * moved.square(),
+        "You added absolute values; a length is the root of a sum of squares.": (
+            weights.T * (outputs - silent).abs().sum(-1)
+        ),
+        "The experts are added up before the length is taken; each is to be heard alone.": (
+            (by * (outputs - silent)).sum(0).norm(dim=-1)
+        ),
+        "The tokens are averaged already; expected one number for each expert and token.": (weights.T * moved).mean(1),
+        "The weights are used as logits once more; they are weights already.": weights.softmax(-1).T * moved,
+    }
+    with advice("Weights are (N, E), answers (E, N, C): one of them has to be turned, weights.T is (E, N)."):
+        found = function(weights.clone(), outputs.clone(), silent.clone())
+    compare(found, heard(weights, outputs, silent), mistakes, "experts, tokens")
+
+
+#: Why it is so: of the weights, and of the answers.
+_NOTICED = {
+    "noise": ("the gate reads Z_t, through noise_proj", "experts read pictures of the mask, and no Z_t"),
+    "clock": ("the gate is told the time", "nobody tells the experts what time it is"),
+    "local": ("of the mask the gate reads C_global alone", "the hat's expert reads just this picture"),
+    "global": ("the gate reads C_global", "C_global is what the global expert reads"),
+    "sentence": ("the sentence is no input of the gate", "the sentence is no input of any expert"),
+}
+
+
+def check_who_notices(function: Callable[[], Any]) -> None:
+    """Change -> (do the gate's weights change, does any expert's answer change), two of True and False."""
+    said, right = function() if callable(function) else function, who_notices()
+    if not isinstance(said, dict) or set(said) != set(right):
+        raise Wrong(f"Expected a dictionary with the keys {', '.join(right)}.")
+    wrong = []
+    for change, truth in right.items():
+        pair = said[change]
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or any(one not in (True, False) for one in pair):
+            raise Wrong(f"{change}: found {pair!r}; expected two of True and False: weights, then answers.")
+        halves = zip(("weights", "answers"), pair, truth, _NOTICED[change], strict=True)
+        off = [(what, so, why) for what, one, so, why in halves if bool(one) != so]
+        good = "" if len(off) == 2 else f" The {'answers' if off and off[0][0] == 'weights' else 'weights'} are right."
+        for what, so, why in off:
+            wrong.append(f"{change}: the {what} {'change' if so else 'stay'}, for {why}.{good}")
+    if wrong:
+        raise Wrong(*wrong)
+
+
 EXERCISES = (
     Exercise("dynamic_gate", NOTEBOOK, 2, 15, check_dynamic_gate, (DynamicGate,), (
         "Three things are added before the small network: the global tokens, the projected latents, the embedded time.",
@@ -146,9 +248,19 @@ EXERCISES = (
         "The gate reads condition_tokens[:, 0] as it is. Outputs are (B, 20, N, 64), weights (B, N, 20).",
         "Bring the weights to (B, 20, N, 1): weights.transpose(1, 2)[..., None]; multiply, and sum over axis 1.",
     )),
+    Exercise("who_notices", NOTEBOOK, 1, 10, check_who_notices, (who_notices,), (
+        "Write down what the gate reads, and what each expert reads. Nothing else can change them.",
+        "The gate reads C_global, Z_t and t. The global expert reads C_global, and local expert i its own picture.",
+        "For each change ask twice: is it in the gate's list? Is it in any expert's?",
+    )),
     Exercise("gate_entropy", NOTEBOOK, 1, 10, check_gate_entropy, (gate_entropy,), (
         "Entropy is -sum w log2 w over the experts, which are the last axis.",
         "A weight of exactly 0 contributes 0, but 0 * log2(0) is NaN.",
         "torch.special.entr(w) is -w ln w with 0 for 0; divide its sum by ln 2.",
+    )),
+    Exercise("heard", NOTEBOOK, 2, 10, check_heard, (heard,), (
+        "Two factors for each expert and token: how much the gate lets through, and how far the answer has moved.",
+        "The movement is the length of outputs - silent over the last axis, (E, N); weights are (N, E).",
+        "weights.T * (outputs - silent).norm(dim=-1).",
     )),
 )  # fmt: skip

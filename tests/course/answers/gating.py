@@ -9,6 +9,7 @@ from torch import nn
 
 from answers.experts import net
 from mogle.experts import DynamicGate, MoGLE
+from workbook.exercises.gating import who_notices
 
 
 def gate_with(inside=None, out=lambda x: x.softmax(-1)):
@@ -40,6 +41,30 @@ class SharedExperts(MoGLE):
     def __init__(self):
         super().__init__()
         self.local_experts = nn.ModuleList([self.local_experts[0]] * 19)
+
+
+class UnderNoGrad(MoGLE):
+    @torch.no_grad()
+    def forward(self, conditions, latents, t):
+        return super().forward(conditions, latents, t)
+
+
+def gate_under_no_grad(mogle, conditions, latents, t, outputs):
+    with torch.no_grad():
+        weights = mogle.gating(conditions[:, 0], latents, t)
+    return weigh(weights, outputs)
+
+
+def noticing(changes=(), **more):
+    return lambda: who_notices() | dict(changes) | more
+
+
+def moved(outputs, silent):
+    return (outputs - silent).norm(dim=-1)
+
+
+def by_distances(weights, outputs, silent):
+    return torch.cdist(outputs[:, :, None], silent[:, :, None]).squeeze() * weights.mT
 
 
 def weigh(weights, outputs):
@@ -80,6 +105,8 @@ WRONG = {
         ("C_global and Z_t are swapped", gate_with(lambda g, c, z, t: g.noise_proj(c) + z + time_of(g, t))),
         ("it lacks an axis", gate_with(lambda g, c, z, t: c + g.noise_proj(z) + time_of(g, t)[:, 0])),
         ("parameters do not fit", net(lambda: nn.Linear(64, 64), nn.ReLU, lambda: nn.Linear(64, 20))),
+        ("nothing could be trained", gate_with(out=lambda x: x.softmax(-1).detach())),
+        ("the weights of noise_proj", gate_with(lambda g, c, z, t: c + g.noise_proj(z).detach() + time_of(g, t))),
     ],
     "mogle": [
         ("share their weights", SharedExperts),
@@ -94,7 +121,10 @@ WRONG = {
         ("there is no residual", mogle_with(lambda m, c, z, t, o: c[:, 0] + weigh(m.gating(c[:, 0], z, t), o))),
         ("in thousands", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, 1000 * t), o))),
         ("weigh the experts' outputs", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, t), c))),
-        ("could be trained", mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, t), o).detach())),
+        ("nothing could be trained", UnderNoGrad),
+        ("the weights of gating", mogle_with(gate_under_no_grad)),
+        ("the weights of global_expert, local_experts",
+         mogle_with(lambda m, c, z, t, o: weigh(m.gating(c[:, 0], z, t), o.detach()))),
     ],
     "gate_entropy": [
         ("in nats", lambda w: shannon(w, torch.log)),
@@ -106,6 +136,34 @@ WRONG = {
         ("share of the largest", lambda w: shannon(w) / math.log2(20)),
         ("the experts are the last axis", lambda w: torch.special.entr(w).sum(dim=2) / math.log(2)),
     ],
+    "who_notices": [
+        ("through noise_proj", noticing(noise=(False, False))),
+        ("and no Z_t", noticing(noise=(True, True))),
+        ("told the time", noticing(clock=(False, False))),
+        ("what time it is", noticing(clock=(True, True))),
+        ("C_global alone", noticing(local=(True, True))),
+        ("just this picture. The weights are right", noticing(local=(False, False))),
+        ("the gate reads C_global. The answers are right", noticing({"global": (False, True)})),
+        ("what the global expert reads", noticing({"global": (True, False)})),
+        ("no input of the gate", noticing(sentence=(True, False))),
+        ("no input of any expert", noticing(sentence=(False, True))),
+        ("with the keys", lambda: {"noise": (True, False)}),
+        ("two of True and False", noticing(noise=True)),
+    ],
+    "heard": [
+        ("weights are missing", lambda w, o, s: moved(o, s)),
+        ("the weight alone", lambda w, o, s: w.T),
+        ("length of the whole answer", lambda w, o, s: w.T * o.norm(dim=-1)),
+        ("difference of two lengths", lambda w, o, s: w.T * (o.norm(dim=-1) - s.norm(dim=-1)).abs()),
+        ("both have the same weight", lambda w, o, s: (w.T[..., None] * o - s).norm(dim=-1)),
+        ("squared lengths", lambda w, o, s: w.T * (o - s).square().sum(-1)),
+        ("absolute values", lambda w, o, s: w.T * (o - s).abs().sum(-1)),
+        ("added up before", lambda w, o, s: (w.T[..., None] * (o - s)).sum(0).norm(dim=-1)),
+        ("averaged already", lambda w, o, s: (w.T * moved(o, s)).mean(1)),
+        ("as logits once more", lambda w, o, s: w.softmax(-1).T * moved(o, s)),
+        ("Axes are swapped", lambda w, o, s: w * moved(o, s).T),
+        ("one of them has to be turned", lambda w, o, s: w * moved(o, s)),
+    ],
 }  # fmt: skip
 
 #: Exercise -> a right answer that is not the package's.
@@ -113,4 +171,6 @@ OTHER_WAYS = {
     "dynamic_gate": OtherGate,
     "mogle": OtherMoGLE,
     "gate_entropy": lambda w: -(w * w.clamp(min=1e-30).log2()).sum(-1),
+    "who_notices": lambda: {change: [int(one) for one in pair] for change, pair in who_notices().items()},
+    "heard": by_distances,
 }
