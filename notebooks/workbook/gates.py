@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from html import escape
@@ -205,7 +205,7 @@ def gate_maps_widget(run: Watched) -> Any:
     )  # fmt: skip
 
 
-def _hex(colors: Sequence[Any]) -> list[str]:
+def _hex(colors: np.ndarray) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*map(int, color)) for color in colors]
 
 
@@ -218,7 +218,8 @@ class GateViewer:
     def __init__(self, pipe: Any, run: Watched) -> None:
         import ipywidgets as w
 
-        self.pipe, self.run, self.without = pipe, run, None
+        self.pipe, self.run = pipe, run
+        self.without: Image.Image | None = None
         self.job: Job | None = None
         self.maps = gate_maps_widget(run)
         slim, rows = w.Layout(width="auto", min_width="8em"), w.Layout(flex_flow="row wrap", width="auto")

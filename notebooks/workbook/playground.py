@@ -145,7 +145,8 @@ class Playground:
         from mogle.painter.widget import MaskPainter
 
         self.pipe, self.words, self.keep, self.folder = pipe, words, keep, Path(folder)
-        self._origin, self._known_origin = origin, None if origin else {}
+        self._origin = origin
+        self._known_origin: dict[str, str] | None = None if origin else {}
         pipe.set_progress_bar_config(disable=True)
         side = pipe.default_sample_size * pipe.vae_scale_factor
         self.painter = mask if isinstance(mask, MaskPainter) else MaskPainter(mask, None if mask is not None else side)
@@ -299,7 +300,7 @@ class Playground:
         try:
             with warnings.catch_warnings(record=True, action="always") as notes:
                 wanted = self.recipe()
-            todo = [(None, wanted)]
+            todo: list[tuple[str | None, Recipe]] = [(None, wanted)]
             if names != [None]:
                 if self.a is None:
                     raise MogleError("there is no A yet: draw a picture, then keep it as A")

@@ -29,6 +29,12 @@ def keep(change):
 
 play.painter.observe(keep, "label_map")
 play.steps.value = 30
+
+from dataclasses import replace
+from workbook.gates import GateViewer, watch_gate
+
+viewer = GateViewer(pipe, watch_gate(pipe, replace(play.recipe(), steps=2)))
+viewer.display(alt="Twenty maps and who leads.")
 open("ready", "w").close()
 """
 
@@ -59,6 +65,18 @@ def playground_alone(steps: int) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":
             cell.pop("outputs", None)
     return notebook
+
+
+def at_rest(page, locator) -> dict[str, float]:
+    """Where something on the page is, once nothing moves it any more."""
+    before = None
+    for _ in range(100):
+        locator.scroll_into_view_if_needed()
+        if (box := locator.bounding_box()) == before:
+            break
+        before = box
+        page.wait_for_timeout(400)
+    return box
 
 
 @pytest.fixture
@@ -146,11 +164,11 @@ def test_a_stroke_arrives_undo_takes_it_back_and_generate_shows_a_picture(page, 
     canvas.wait_for(timeout=90_000)
     canvas.scroll_into_view_if_needed()
 
-    page.locator(f".mp-palette [value='{HAIR}']").check(force=True)
+    page.locator(f".mp-palette [value='{HAIR}']").evaluate("(input) => input.click()")
+    assert page.locator(f".mp-palette [value='{HAIR}']").is_checked()
     size = page.locator(".mp-size input")
     size.evaluate("(input) => { input.value = 8; input.dispatchEvent(new Event('input', {bubbles: true})); }")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    box = at_rest(page, canvas)
     scale = box["width"] / 128
     for number, x in enumerate((50, 70)):
         page.mouse.move(box["x"] + (x + 0.5) * scale, box["y"] + (64 + 0.5) * scale)
@@ -178,21 +196,26 @@ def test_a_stroke_arrives_undo_takes_it_back_and_generate_shows_a_picture(page, 
     page.locator(".mogle-note", has_text="turquoise").wait_for()
     page.get_by_role("button", name="Generate").click()
     page.get_by_text(re.compile(r"^step \d+ of 30$")).wait_for()
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop").first.click()
     page.get_by_text("Stopped.").wait_for()
     assert cards.count() == before + 1
+
+    gate = page.locator(".mogle-play", has=page.locator(".mogle-gates"))
+    gate.get_by_label("hair", exact=True).uncheck()
+    gate.get_by_role("button", name="Draw without them").click()
+    gate.get_by_text("without hair; renormalised").wait_for(timeout=60_000)
 
     page.locator(".mogle-play .jupyter-widget-Collapse-header, .mogle-play .p-Collapse-header").first.click()
     for theme in ("Light", "Dark"):
         page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
         for width, height in ((1280, 1700), (390, 4200)):
             page.set_viewport_size({"width": width, "height": height})
-            page.locator(".mogle-play").first.scroll_into_view_if_needed()
-            page.wait_for_timeout(500)
-            play = page.locator(".mogle-play").first
-            play.screenshot(path=screenshots / f"playground-{width}-{theme.lower()}.png")
-            wide = play.evaluate("(element) => [element.scrollWidth, element.clientWidth]")
-            assert wide[0] <= wide[1] + 1, f"at {width} px something sticks out"
+            for name, shown in (("playground", page.locator(".mogle-play").first), ("gate-viewer", gate)):
+                shown.scroll_into_view_if_needed()
+                page.wait_for_timeout(500)
+                shown.screenshot(path=screenshots / f"{name}-{width}-{theme.lower()}.png")
+                wide = shown.evaluate("(element) => [element.scrollWidth, element.clientWidth]")
+                assert wide[0] <= wide[1] + 1, f"{name}: at {width} px something sticks out"
     page.wrong[:] = [
         text for text in page.wrong if re.search("mogle|anywidget|ipywidgets", text)
     ]  # Lab's own are its own
