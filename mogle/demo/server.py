@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -68,6 +69,21 @@ def read_auth(auth: str | None) -> tuple[str, str] | None:
     return user, password
 
 
+def check_address(host: str, port: int | None) -> None:
+    """Refuses a host that is none of this machine's, and a port that is taken.
+
+    Raises:
+        MogleError: with what the system says.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        raise MogleError(
+            f"--host {host} --port {port or 'any'}: cannot be listened on ({error}); choose another"
+        ) from error
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches it."""
     with suppress(ValueError):
@@ -116,7 +132,7 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
     """Serves the page, which writes to `folder` alone, and returns (page, address, public address or None).
 
     Raises:
-        MogleError: the port is taken, or the host is none of this machine's.
+        MogleError: no port is free.
     """
     os.environ.update(environment(folder))  # before gradio is imported: it looks once
     from starlette.middleware import Middleware
@@ -158,7 +174,7 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
             mcp_server=False,
         )
     except OSError as error:
-        raise MogleError(f"--host {serving.host} --port {serving.port or '7860 to 7959'}: {error}") from error
+        raise MogleError(f"--port {serving.port or '7860 to 7959'}: {error}") from error
     return page, address, public
 
 
@@ -169,6 +185,7 @@ def serve(say: Callable[[str], None], serving: Serving, **weights: Any) -> None:
         MogleError: what was asked for cannot be done, before anything heavy is loaded where it can be known.
     """
     check_gradio()
+    check_address(serving.host, serving.port)
     ended = threading.Event()
     if read_auth(serving.auth) is None and (serving.share or not is_loopback(serving.host)):
         say("note: everybody who reaches the address can use this machine; --auth USER:PASSWORD asks them who they are")
@@ -178,6 +195,8 @@ def serve(say: Callable[[str], None], serving: Serving, **weights: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="mogle-app-", ignore_cleanup_errors=True) as folder:
         page, address, public = launch(studio, Path(folder), serving)
         try:
+            if serving.share and not public:
+                say("note: gradio's servers gave no public address; only the local one works")
             say(f"serving on {address}" + (f" and {public}" if public else "") + "; Ctrl-C ends it")
             ended.wait()
         finally:

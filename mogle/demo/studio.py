@@ -147,11 +147,10 @@ class Studio:
         if recipe.mask is None:
             return {}
         key = mask_hash(recipe.mask)
-        self._encoded[key] = (
-            self._encoded.pop(key)
-            if key in self._encoded
-            else self.pipe.encode_conditions(recipe.mask, recipe.height, recipe.width)
-        )
+        found = self._encoded.pop(key, None)
+        if found is None:
+            found = self.pipe.encode_conditions(recipe.mask, recipe.height, recipe.width)
+        self._encoded[key] = found
         while len(self._encoded) > MASKS_KEPT:
             del self._encoded[next(iter(self._encoded))]
-        return {"condition_tokens": self._encoded[key]}
+        return {"condition_tokens": found}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -93,18 +92,17 @@ def fields_of(recipe: Recipe, side: int) -> tuple[dict[str, Any], list[str]]:
 
     The seed is text: a browser's numbers have 53 bits, and a seed may have 63.
     """
-    notes, fields = [], {name: getattr(recipe, name) for name in LIMITS}
+    notes, fields = [], dict[str, Any]({name: getattr(recipe, name) for name in LIMITS})
     for name, (low, high) in LIMITS.items():
         if not low <= fields[name] <= high:
             nearest = min(max(fields[name], low), high)
-            notes.append(
-                f"{name.replace('_', ' ')}: the file says {fields[name]}, which is not drawn here; now {nearest:g}"
-            )
+            what = f"the file says {fields[name]}, which is not drawn here; now {nearest:g}"
+            notes.append(f"{name.replace('_', ' ')}: {what}")
             fields[name] = nearest
     own = (recipe.height, recipe.width) == (side, side)
-    mode = BOTH if recipe.prompt and recipe.mask is not None else MASK if recipe.mask is not None else WORDS
     size = "" if own else f"{recipe.width}x{recipe.height}"
-    return fields | {"mode": mode, "prompt": recipe.prompt or "", "seed": str(recipe.seed), "size": size}, notes
+    fields |= {"mode": _mode(recipe), "prompt": recipe.prompt or "", "seed": str(recipe.seed), "size": size}
+    return fields, notes
 
 
 def chosen(mode: Any, prompt: Any, mask: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
@@ -121,21 +119,18 @@ def new_seed() -> str:
 
 def told(recipe: Recipe) -> dict[str, Any]:
     """A recipe as the API tells it, without the mask."""
-    told = {name: value for name, value in vars(recipe).items() if name != "mask"}
-    return told | {"has_mask": recipe.mask is not None}
+    return {name: value for name, value in vars(recipe).items() if name != "mask"} | {
+        "has_mask": recipe.mask is not None
+    }
 
 
 def caption(recipe: Recipe) -> str:
     """One line on a picture: its seed and what else was chosen."""
-    numbers: Mapping[str, Any] = {"seed": recipe.seed, "steps": recipe.steps, "guidance": recipe.guidance}
-    line = ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
-    )
-    without = (
-        ""
-        if recipe.prompt and recipe.mask is not None
-        else ", mask alone"
-        if recipe.mask is not None
-        else ", sentence alone"
-    )
-    return line + without
+    line = f"seed {recipe.seed}, steps {recipe.steps}, guidance {recipe.guidance:g}"
+    return line if _mode(recipe) == BOTH else f"{line}, {_mode(recipe).lower()}"
+
+
+def _mode(recipe: Recipe) -> str:
+    if recipe.mask is None:
+        return WORDS
+    return BOTH if recipe.prompt else MASK

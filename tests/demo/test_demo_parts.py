@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import threading
 import time
 import warnings
@@ -21,7 +22,7 @@ from mogle.cli import app
 from mogle.demo import studio as studio_module
 from mogle.demo.guard import Guard, Refused, check_json, scrubbed
 from mogle.demo.notes import noted
-from mogle.demo.server import Serving, environment, is_loopback, load_examples, read_auth
+from mogle.demo.server import Serving, check_address, environment, is_loopback, load_examples, read_auth
 from mogle.demo.shelf import Shelf
 from mogle.demo.snippets import Example, buttons, data_url, file_url, shown
 from mogle.demo.studio import Drawn, Progress, Studio
@@ -487,6 +488,14 @@ def test_only_this_machine_is_loopback() -> None:
     ]  # fmt: skip
 
 
+def test_a_port_that_is_taken_is_said_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(MogleError, match=f"--port {port}: cannot be listened on"):
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", None)
+
+
 def test_gradio_reports_to_nobody_and_writes_into_one_folder(tmp_path) -> None:
     found = environment(tmp_path)
     assert found["GRADIO_ANALYTICS_ENABLED"] == "False" and found["GRADIO_TEMP_DIR"] == str(tmp_path)
@@ -502,6 +511,8 @@ def test_the_examples_are_there() -> None:
     [
         (["--base", "nowhere"], "nowhere: found no such folder"),
         (["--parser", "nobody"], "parser 'nobody': expected one of"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1 --port any: cannot be listened on"),
+        (["--host", "no host"], "--host no host"),
         (["--device", "cuda:99"], "--device cuda:99"),
     ],
 )
