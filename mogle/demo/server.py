@@ -106,7 +106,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def load_studio(base: str | None, adapter: str | None, device: str | None, parser: str) -> Any:
-    """The pipeline of a base and an adapter, as `mogle generate` loads it, and a face parser, in their studio."""
+    """The pipeline of a base and an adapter, in the format of its device, and a face parser, in their studio."""
     from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
     from mogle.demo.studio import Studio
     from mogle.parsing import load_parser
