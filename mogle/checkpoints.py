@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -257,6 +258,46 @@ def load_tier(
     pipe = load(adapter, offload=offload or tier.offload, without=("text_encoder", "text_encoder_2") if texts else ())
     pipe.texts, pipe.default_sample_size = texts, tier.size // pipe.vae_scale_factor
     return pipe
+
+
+def chosen_weights(
+    tier: str | None = None, base: str | None = None, adapter: str | None = None, own: bool = True
+) -> tuple[Tier | None, Path | str, Path | None]:
+    """The tier, if one says how the base is held, the base and the adapter (None where "none" was asked for).
+
+    With neither tier nor weights named it is the best tier whose weights are here; `own` is False where a picture that
+    is made again brings its own.
+
+    Raises:
+        MogleError: as `tier_at_hand`, `base_folder` and `adapter_folder`.
+
+    Warns:
+        MogleWarning: as `tier_at_hand`.
+    """
+    held = tier_at_hand(tier) if tier is not None or (own and not (base or adapter)) else None
+    if held is not None and held.base is not None:
+        base, adapter = base or str(base_here(held) or held.base), adapter or str(RELEASED)
+    return held, base_folder(base), None if adapter == "none" else adapter_folder(adapter)
+
+
+def load_chosen(
+    held: Tier | None, base: Path | str, adapter: Path | None, device: str | None = None, dtype: str | None = None,
+    offload: str = "none", prompts: Sequence[str] = (),
+) -> FaceMoGLEPipeline:  # fmt: skip
+    """What `chosen_weights` has found, loaded; what a tier costs is said on stderr before.
+
+    Args:
+        device, dtype, offload: as for `load_pipeline`; with a tier "none" leaves it its own offloading.
+        prompts: sentences that will be drawn, see `load_tier`.
+
+    Raises:
+        MogleError: as `load_pipeline`.
+    """
+    if held is None:
+        return load_pipeline(base, adapter, device, dtype=dtype, offload=offload)
+    print(held.cost(), file=sys.stderr)
+    offloaded = None if offload == "none" else offload
+    return load_tier(held, base, adapter, device, dtype=dtype, offload=offloaded, prompts=prompts)
 
 
 @contextmanager

@@ -169,7 +169,9 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
     return int(ended.value.code or 0), *capsys.readouterr()
 
 
-def test_generate_says_what_a_tier_costs_before_anything_loads(empty, monkeypatch, capsys):
+@pytest.fixture
+def loads(empty, monkeypatch) -> list[tuple]:
+    """A T4 with FLUX.1-dev and the released adapter, on which nothing loads: what was asked for is kept instead."""
     asked: list[tuple] = []
 
     def stop(tier, *weights, **options):
@@ -180,16 +182,49 @@ def test_generate_says_what_a_tier_costs_before_anything_loads(empty, monkeypatc
     pretend(monkeypatch, T4)
     place(Path("checkpoints/FLUX.1-dev"))
     Path("runs/face-mogle").mkdir(parents=True)
+    return asked
+
+
+#: What every command, and the playground, is to load on that machine, and what is said of it.
+CHOSEN = (TIERS["t4"], Path("checkpoints/FLUX.1-dev"), Path("runs/face-mogle"), None)
+SAID = f"{TIERS['t4'].cost()}\nerror: this is where it would load\n"
+
+
+def test_generate_says_what_a_tier_costs_before_anything_loads(loads, capsys):
     code, out, err = run(capsys, "generate", "--mask", MASK, "--prompt", "A man.", "--prompt", "A woman.")
-    assert (code, out) == (2, "") and err == f"{TIERS['t4'].cost()}\nerror: this is where it would load\n"
-    expected = (Path("checkpoints/FLUX.1-dev"), Path("runs/face-mogle"), None, ["A man.", "A woman."])
-    assert asked.pop() == (TIERS["t4"], *expected)
+    assert (code, out, err) == (2, "", SAID) and loads.pop() == (*CHOSEN, ["A man.", "A woman."])
     run(capsys, "generate", "--prompt", "A man.", "--tier", "l4", "--base", shipped("tiny-flux"), "--adapter", "none")
-    assert asked.pop()[:3] == (TIERS["l4"], shipped("tiny-flux"), None)
+    assert loads.pop()[:3] == (TIERS["l4"], shipped("tiny-flux"), None)
     # weights that are named are loaded as ever, and so is what a picture was made with
     for named in (["--base", shipped("tiny-flux"), "--adapter", "none"], ["--adapter", shipped("tiny-flux-mogle")]):
         code, out, err = run(capsys, "generate", "--prompt", "A man.", "--steps", 1, *named, "--device", "cpu")
-        assert (code, err, out) == (0, "", out) and not asked
+        assert (code, err, out) == (0, "", out) and not loads
+
+
+def test_the_demo_chooses_and_says_the_same(loads, capsys):
+    assert run(capsys, "app") == (2, "", SAID)
+    *chosen, sentences = loads.pop()
+    assert tuple(chosen) == CHOSEN
+    assert sentences[0] == "" and len(sentences) == 7, "those of its examples are encoded before the transformer comes"
+    code, _, err = run(capsys, "app", "--tier", "a100", "--base", shipped("tiny-flux"), "--adapter", "none")
+    assert code == 2 and err.startswith("note: tier a100 needs a GPU, 38 GiB, bfloat16; found Tesla T4")
+    assert loads.pop()[:3] == (TIERS["a100"], shipped("tiny-flux"), None)
+    own = ["--adapter", shipped("tiny-flux-mogle")]
+    for wrong, words in ((["--tier", "b200"], "expected one of tiny"), (["--dtype", "int3", *own], "expected one of")):
+        code, _, err = run(capsys, "app", *wrong)
+        assert code == 2 and words in err and not loads
+
+
+def test_the_notebooks_playground_chooses_and_says_the_same(loads, capsys):
+    from mogle.course import from_workbook
+
+    playground, course = from_workbook("playground").playground, SimpleNamespace(base=None, adapter=None)
+    with pytest.raises(MogleError, match="this is where it would load"):
+        playground(course, mask=None, prompt="A man.")
+    assert loads.pop() == (*CHOSEN, ["A man."]) and capsys.readouterr().err == TIERS["t4"].cost() + "\n"
+    with pytest.warns(MogleWarning, match="tier l4 needs"), pytest.raises(MogleError, match="this is where"):
+        playground(course, tier="l4")
+    assert loads.pop()[0] == TIERS["l4"]
 
 
 def test_a_tier_in_four_bits_needs_a_gpu_and_says_so(empty, monkeypatch, capsys):

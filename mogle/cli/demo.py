@@ -15,9 +15,12 @@ def register(app: Typer) -> None:
 
 
 def serve_app(
+    tier: Annotated[str | None, Option(help="As for `mogle generate`: the largest that fits, or this one.")] = None,
+    base: Annotated[str | None, Option(help="As for `mogle generate`.")] = None,
+    adapter: Annotated[str | None, Option(help="As for `mogle generate`.")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps, ... (the best there is).")] = None,
-    base: Annotated[str | None, Option(help="FluxPipeline folder or Hub name (the shipped tiny FLUX).")] = None,
-    adapter: Annotated[str | None, Option(help="LoRA + MoGLE folder (the shipped one), or none.")] = None,
+    dtype: Annotated[str | None, Option(help="As for `mogle generate`.")] = None,
+    offload: Annotated[str, Option(help="As for `mogle generate`.")] = "none",
     parser: Annotated[
         str, Option(help="Who makes masks of photos: portraits (painted ones), segformer or farl (real ones).")
     ] = "portraits",
@@ -36,6 +39,9 @@ def serve_app(
 ) -> None:
     """Serve the web demo: draw a mask or open one, write a sentence, see the face; with an API for programs.
 
+    Its weights are chosen as by `mogle generate`. Where text encoders have no room beside the rest (T4), each sentence
+    that is new loads them again, which takes longer than drawing.
+
     Only this machine reaches it unless --host or --share says otherwise. What is uploaded and drawn lies in a temporary
     folder for two hours at most, and goes with the demo.
     """
@@ -45,4 +51,5 @@ def serve_app(
         echo(line, err=line.startswith("note: "))
 
     serving = Serving(host, port, share, auth, queue_size)
-    serve(say, serving, base=base, adapter=adapter, device=device, parser=parser)
+    weights = {"tier": tier, "base": base, "adapter": adapter, "device": device, "dtype": dtype, "offload": offload}
+    serve(say, serving, parser=parser, **weights)

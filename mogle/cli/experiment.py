@@ -38,8 +38,7 @@ def _add(name: str, question: str) -> None:
         device: Annotated[str | None, typer.Option(help="cpu, cuda, ... (the best there is).")] = None,
         out: Annotated[Path | None, typer.Option(help="For pictures and numbers (runs/experiments/NAME).")] = None,
     ) -> None:
-        from mogle.checkpoints import JUDGES, origin_of, shipped
-        from mogle.cli.generate import chosen_weights, load
+        from mogle.checkpoints import JUDGES, chosen_weights, load_chosen, origin_of, shipped
         from mogle.metrics.experiments import experiment
         from mogle.metrics.measure import Instruments
         from mogle.metrics.samples import folder_samples
@@ -53,7 +52,7 @@ def _add(name: str, question: str) -> None:
             raise MogleError("--adapter none: a mask acts through the adapter alone; expected a folder")
         check_writable(folder)
         tools = Instruments.load(shipped(JUDGES))
-        pipe = load(held, base_found, adapter_found, device)
+        pipe = load_chosen(held, base_found, adapter_found, device)
         side = pipe.default_sample_size * pipe.vae_scale_factor
         if data is None:
             from mogle.tiny.source import painted_samples

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Option, Typer, echo
 
 from mogle.errors import MogleError
-
-if TYPE_CHECKING:
-    from mogle.pipeline import FaceMoGLEPipeline
 
 EXAMPLE = 'Example: mogle generate --mask data/portraits/mask/0.png --prompt "She has blond hair." --seed 7'
 
@@ -64,7 +60,7 @@ def generate(
     Prompts, masks and seeds are paired in order; a single one goes with all of the others. Each PNG carries its recipe.
     """
     from mogle import sampling
-    from mogle.checkpoints import origin_of
+    from mogle.checkpoints import chosen_weights, load_chosen, origin_of
     from mogle.datasets import FaceDataset
     from mogle.labels import check_options
     from mogle.provenance import read_picture
@@ -106,7 +102,7 @@ def generate(
     texts = [one.prompt or "" for one in recipes]
     if samples is not None and only != "mask":
         texts = [samples.captions(i)[0] for i in range(len(samples.ids[:count]))]
-    pipe = load(held, base_found, adapter_found, device, dtype, offload, texts)
+    pipe = load_chosen(held, base_found, adapter_found, device, dtype, offload, texts)
     origin = origin_of(pipe, base_found, adapter_found)
     if samples is not None:
         drawn, kept = sampling.draw_dataset(
@@ -122,42 +118,6 @@ def generate(
         echo(path)
     if original is not None:
         echo(sampling.compare_pictures(original[0], *made.values()))
-
-
-def chosen_weights(
-    tier: str | None, base: str | None, adapter: str | None, own: bool = True
-) -> tuple[Any, Path | str, Path | None]:
-    """The tier, if one says how the base is held, the base and the adapter.
-
-    With neither tier nor weights named it is the best tier whose weights are here; `own` is False where a picture that
-    is made again brings its own.
-    """
-    from mogle.checkpoints import RELEASED, adapter_folder, base_folder, tier_at_hand
-    from mogle.hardware import base_here
-
-    held = tier_at_hand(tier) if tier is not None or (own and not (base or adapter)) else None
-    if held is not None and held.base is not None:
-        base, adapter = base or str(base_here(held) or held.base), adapter or str(RELEASED)
-    return held, base_folder(base), None if adapter == "none" else adapter_folder(adapter)
-
-
-def load(
-    held: Any,
-    base: Path | str,
-    adapter: Path | None,
-    device: str | None,
-    dtype: str | None = None,
-    offload: str = "none",
-    texts: Sequence[str] = (),
-) -> FaceMoGLEPipeline:
-    """The pipeline; what a tier costs is said before anything loads."""
-    from mogle.checkpoints import load_pipeline, load_tier
-
-    if held is None:
-        return load_pipeline(base, adapter, device, dtype=dtype, offload=offload)
-    echo(held.cost(), err=True)
-    offloaded = None if offload == "none" else offload
-    return load_tier(held, base, adapter, device, dtype=dtype, offload=offloaded, prompts=texts)
 
 
 def _sides(text: str | None) -> tuple[int, int]:

@@ -105,15 +105,19 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def load_studio(base: str | None, adapter: str | None, device: str | None, parser: str) -> Any:
-    """The pipeline of a base and an adapter, in the format of its device, and a face parser, in their studio."""
-    from mogle.checkpoints import adapter_folder, base_folder, load_pipeline, origin_of
+def load_studio(
+    parser: str, *, tier: str | None = None, base: str | None = None, adapter: str | None = None,
+    device: str | None = None, dtype: str | None = None, offload: str = "none",
+) -> Any:  # fmt: skip
+    """The pipeline, chosen and loaded as by `mogle generate`, and a face parser, in their studio."""
+    from mogle.checkpoints import chosen_weights, load_chosen, origin_of
     from mogle.demo.studio import Studio
     from mogle.parsing import load_parser
 
-    base_found, adapter_found = base_folder(base), None if adapter == "none" else adapter_folder(adapter)
+    held, base_found, adapter_found = chosen_weights(tier, base, adapter)
     photos = load_parser(parser, device=device)  # first: it says soonest what is missing
-    pipe = load_pipeline(base_found, adapter_found, device)
+    likely = ["", *EXAMPLES.values()]  # "" for a mask alone
+    pipe = load_chosen(held, base_found, adapter_found, device, dtype, offload, likely)
     return Studio(pipe, origin_of(pipe, base_found, adapter_found), photos)
 
 

@@ -460,9 +460,20 @@ def known_words() -> set[str]:
     return {word for word in vocabulary() if re.match(r"[a-z]", word)}
 
 
-def playground(course: Any, pipe: Any, mask: Any = None, prompt: str = "", **options: Any) -> Playground:
-    """A `Playground` of the course's own base and adapter: it knows their words, and its files say what made them."""
-    from mogle.checkpoints import origin_of
+def playground(
+    course: Any, pipe: Any = None, mask: Any = None, prompt: str = "", *, tier: str | None = None,
+    dtype: str | None = None, **options: Any,
+) -> Playground:  # fmt: skip
+    """A `Playground` of the course's own base and adapter: it knows their words, and its files say what made them.
 
-    own = {"words": known_words(), "origin": lambda: origin_of(pipe, course.base, course.adapter)}
+    Without a pipeline one is chosen and loaded as by `mogle generate` (`tier`, `dtype`), so that it plays with
+    FLUX.1-dev where a GPU and the weights are there.
+    """
+    from mogle.checkpoints import chosen_weights, load_chosen, origin_of
+
+    held, base, adapter = (None, course.base, course.adapter) if pipe is not None else chosen_weights(tier)
+    if pipe is None:
+        pipe = load_chosen(held, base, adapter, dtype=dtype, prompts=[prompt])
+    tiny = held is None or held.base is None  # FLUX.1-dev's encoders know every word
+    own = {"words": known_words() if tiny else None, "origin": lambda: origin_of(pipe, base, adapter)}
     return Playground(pipe, mask, prompt, **{**own, **options})
