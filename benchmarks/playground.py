@@ -28,6 +28,7 @@ from sampling import DTYPES, once
 
 from mogle.checkpoints import adapter_folder, base_folder, load_pipeline
 from mogle.errors import MogleWarning
+from mogle.labels import LABELS
 from mogle.sampling import Settings, run, sized
 from mogle.tiny.portraits import paint
 
@@ -58,11 +59,11 @@ def ways(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
 
     def stroke() -> object:
         mask, row = known.mask.copy(), next(strokes) % 64
-        mask[row : row + 2, 40:60] = 13
+        mask[row : row + 2, 40:60] = (mask[row : row + 2, 40:60] + 1) % len(LABELS)
         return run(pipe, [replace(known, mask=mask)])
 
     def anew() -> object:
-        pipe._encoded.clear()
+        pipe.known_images.tokens.clear()
         return run(pipe, [replace(known, mask=new)])
 
     def by_diffusers() -> object:

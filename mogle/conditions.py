@@ -8,7 +8,9 @@ once, by the mode of the VAE's latent distribution (the reference draws an unsee
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,14 +93,12 @@ def _chunk(device: torch.device, images: Tensor) -> int:
     return max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS_ELSEWHERE) // images[0, 0].numel())
 
 
-@torch.no_grad()
 def encode_distinct(
-    vae: Any, label_maps: Sequence[np.ndarray], device: Any = None, known: dict[bytes, Tensor] | None = None
+    vae: Any, label_maps: Sequence[np.ndarray], device: Any = None, known: KnownImages | None = None
 ) -> tuple[Tensor, Tensor]:
     """Label maps, all (H, W) -> their distinct condition tokens and where each of them goes.
 
-    With `known`, what an earlier call left there is taken from it, and what this one used is left: after a stroke of a
-    brush three images or so are new. For CPUs alone. The tokens are the same bits with and without what was known.
+    With `known`, what it has of earlier calls is taken from it: after a stroke of a brush three images or so are new.
 
     Returns:
         tokens (D, N, 64), the first of them the empty (black) image's; index int64 (B, 20). `tokens[index]` are the
@@ -108,24 +108,63 @@ def encode_distinct(
     if known is None:
         tokens = torch.cat([encode_images(vae, images, device) for images in (gray, coloured)])
     else:
-        tokens = _encoded(vae, [*gray, *coloured], device, known)
+        tokens = known.encode(vae, [*gray, *coloured], torch.device(device or vae.device))
     return tokens, index.to(tokens.device)
 
 
-def _encoded(vae: Any, images: list[Tensor], device: Any, known: dict[bytes, Tensor]) -> Tensor:
-    """`encode_images` of those that are not known yet, by this VAE as it is; `known` then has just these images."""
-    weights = [(id(p), p.dtype, 0 if p.is_inference() else p._version) for p in vae.parameters()]
-    as_it_is = repr((weights, images[0].shape[1:], vae.config.shift_factor, vae.config.scaling_factor)).encode()
-    keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
-    if new := [place for place, key in enumerate(keys) if key not in known]:
-        together = min(TOGETHER, _chunk(torch.device("cpu"), images[0][None]))
-        filled = new + [0] * (-len(new) % together)  # with the black image
-        fresh = encode_images(vae, torch.stack([_as_numbers(images[place]) for place in filled]), device, together)
-        known |= zip([keys[place] for place in new], fresh[: len(new)], strict=True)
-    tokens = {key: known[key] for key in keys}
-    known.clear()
-    known |= tokens
-    return torch.stack([tokens[key] for key in keys])
+class KnownImages:
+    """The tokens of the images that were encoded last, the last used at the end.
+
+    Args:
+        room: bytes of tokens that are kept: those of eight masks of 512 px in float32, of a hundred tiny ones. What
+            one mask needs is kept in any case.
+    """
+
+    def __init__(self, room: int = 2**25) -> None:
+        self.room, self.tokens = room, dict[bytes, Tensor]()
+
+    def encode(self, vae: Any, images: Sequence[Tensor], device: torch.device) -> Tensor:
+        """`encode_images` of those that are not known yet, by this VAE as it is.
+
+        On a CPU the tokens are the same bits whatever was known, and however many threads torch has: each has some of
+        the images to itself, for otherwise they would wait for each other after every layer.
+        """
+        weights = [(id(p), p.dtype, 0 if p.is_inference() else p._version) for p in vae.parameters()]
+        config = vae.config.shift_factor, vae.config.scaling_factor
+        as_it_is = repr((weights, config, device, images[0].shape[1:])).encode()
+        keys = [hashlib.sha256(as_it_is + image.numpy().tobytes()).digest() for image in images]
+        if new := [place for place, key in enumerate(keys) if key not in self.tokens]:
+            together = min(TOGETHER, _chunk(device, images[0][None]))
+            filled = new + [0] * (-len(new) % together)  # with the black image
+            parts = torch.stack([_as_numbers(images[place]) for place in filled]).split(together)
+            fresh = torch.cat(_side_by_side(partial(encode_images, vae, device=device), parts, device))
+            # each in memory of its own: together they would be kept until the last of them is forgotten
+            self.tokens |= {keys[place]: one.clone() for place, one in zip(new, fresh[: len(new)], strict=True)}
+        for key in keys:
+            self.tokens[key] = self.tokens.pop(key)
+        self._drop(len(keys))
+        return torch.stack([self.tokens[key] for key in keys])
+
+    def _drop(self, used: int) -> None:
+        """Forgets the images that were used longest ago, but none of the last `used`, until the rest have room."""
+        surplus = sum(tokens.nbytes for tokens in self.tokens.values()) - self.room
+        for key in [*self.tokens][:-used]:
+            if surplus <= 0:
+                break
+            surplus -= self.tokens.pop(key).nbytes
+
+
+def _side_by_side(function: Callable[[Tensor], Tensor], parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """`function` of each part: on a CPU as many at once as torch has threads, each with one thread."""
+    if device.type != "cpu":
+        return [function(part) for part in parts]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, parts))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _as_numbers(image: Tensor) -> Tensor:

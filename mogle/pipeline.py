@@ -42,7 +42,7 @@ with _quiet("transformers"):  # it would say that image processors fall back to 
     from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
 from mogle.adapters import read_adapter, write_adapter  # noqa: E402
-from mogle.conditions import encode_distinct  # noqa: E402
+from mogle.conditions import KnownImages, encode_distinct  # noqa: E402
 from mogle.errors import MogleError, MogleWarning  # noqa: E402
 from mogle.experts import MoGLE  # noqa: E402
 from mogle.labels import decode_mask  # noqa: E402
@@ -84,7 +84,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         self.mogle: MoGLE | None = None
         self.settings: dict[str, str] = {}
         self.texts: Texts | None = None
-        self._encoded: dict[bytes, Tensor] = {}  # the images of the last mask, for one that differs by a stroke
+        self.known_images = KnownImages()  # of the last masks, for people who take turns, or paint on
         if self.vae is not None and self.vae.config.sample_size:
             self.default_sample_size = self.vae.config.sample_size // self.vae_scale_factor
         if self.transformer is not None:
@@ -207,7 +207,7 @@ class FaceMoGLEPipeline(FluxPipeline):
         if not given:
             raise MogleError("masks: found none, expected at least one")
         device = self._execution_device
-        known = self._encoded if device.type == "cpu" and len(given) == 1 else None
+        known = self.known_images if len(given) == 1 else None
         tokens, index = encode_distinct(self.vae, given, device, known)
         if not local_masks:
             index[:, 1:] = 0

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mogle.ablations import build_mogle, variant_of
-from mogle.conditions import condition_images
+from mogle.conditions import KnownImages, condition_images
 from mogle.errors import MogleError, MogleWarning
 from mogle.experts import MoGLE
 from mogle.labels import decode_mask
@@ -95,31 +95,79 @@ def test_condition_tokens_from_mask_files(pipe, golden, k):
     assert torch.equal(tokens, pipe.encode_conditions(MASKS[k]))
 
 
-def test_after_a_stroke_only_what_changed_is_encoded(pipe):
-    encoded = []
-    handle = pipe.vae.encoder.register_forward_hook(lambda _m, inputs, _o: encoded.append(len(inputs[0])))
+@pytest.fixture
+def encoded(pipe):
+    """How many images went through the VAE at a time, of a pipeline that knows none yet."""
+    counts: list[int] = []
+    pipe.known_images = KnownImages()
+    with pipe.vae.encoder.register_forward_hook(lambda _m, inputs, _o: counts.append(len(inputs[0]))):
+        yield counts
+    pipe.known_images = KnownImages()
+
+
+def test_after_a_stroke_only_what_changed_is_encoded(pipe, encoded):
     before = decode_mask(MASKS[0])
     stroke = before.copy()
     skin = np.argwhere(before == 1)[:20]
     stroke[tuple(skin.T)] = 13  # changes this class, that class and the picture of all, which a black one goes with
     assert 13 in before and 1 in stroke
-    with handle:
-        first = pipe.encode_conditions(before)
-        encoded.clear()
-        assert torch.equal(pipe.encode_conditions(before), first) and not encoded
-        second = pipe.encode_conditions(stroke)
-        assert sum(encoded) == 4 and len(pipe._encoded) == len({*np.unique(stroke)}) + 2
-        pipe._encoded.clear()
-        assert torch.equal(pipe.encode_conditions(stroke), second) and not torch.equal(first, second)
-        bias = pipe.vae.encoder.conv_in.bias
+    first = pipe.encode_conditions(before)
+    encoded.clear()
+    assert torch.equal(pipe.encode_conditions(before), first) and not encoded
+    second = pipe.encode_conditions(stroke)
+    assert encoded == [4]
+    pipe.known_images.tokens.clear()
+    assert torch.equal(pipe.encode_conditions(stroke), second) and not torch.equal(first, second)
+    bias = pipe.vae.encoder.conv_in.bias
+    with torch.no_grad():
+        bias += 1
+    try:
+        assert not torch.equal(pipe.encode_conditions(stroke), second), "another VAE, though the same object"
+    finally:
         with torch.no_grad():
-            bias += 1
-        try:
-            assert not torch.equal(pipe.encode_conditions(stroke), second), "another VAE, though the same object"
-        finally:
-            with torch.no_grad():
-                bias -= 1
-    pipe._encoded.clear()
+            bias -= 1
+
+
+def test_people_who_take_turns_have_their_masks_encoded_once(pipe, encoded):
+    masks = [np.roll(decode_mask(MASKS[k]), shift, axis=0) for k in (0, 1) for shift in (0, 3)]
+    alone = []
+    for mask in masks:
+        pipe.known_images.tokens.clear()
+        alone.append(pipe.encode_conditions(mask))
+    pipe.known_images.tokens.clear()
+    for turn in range(3):
+        encoded.clear()
+        for mask, tokens in zip(masks, alone, strict=True):
+            assert torch.equal(pipe.encode_conditions(mask), tokens)
+        assert bool(encoded) == (turn == 0)
+    # as many at once as torch has threads, each with one: the same bits, and torch has as many as before
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        pipe.known_images.tokens.clear()
+        assert torch.equal(pipe.encode_conditions(masks[0]), alone[0]) and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_is_known_of_masks_has_bounds(pipe, encoded):
+    masks = [np.roll(decode_mask(MASKS[0]), shift, axis=0) for shift in range(6)]
+    (one,) = pipe.encode_conditions(masks[0])
+    image = one[0].nbytes
+    images = len(pipe.known_images.tokens)
+    pipe.known_images.room = 3 * images * image
+    for mask in masks:
+        pipe.encode_conditions(mask)
+        pipe.encode_conditions(masks[0])  # somebody stays with theirs
+        kept = pipe.known_images.tokens.values()
+        assert sum(tokens.untyped_storage().nbytes() for tokens in kept) <= pipe.known_images.room
+    encoded.clear()
+    pipe.encode_conditions(masks[0])
+    assert not encoded, "what is in use is not forgotten"
+    pipe.encode_conditions(masks[1])
+    assert encoded, "what was used longest ago is"
+    pipe.known_images.room = 0
+    assert torch.equal(pipe.encode_conditions(masks[0])[0], one) and len(pipe.known_images.tokens) == images
 
 
 def test_pictures_alone_and_in_a_batch(pipe, golden, text):

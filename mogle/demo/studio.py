@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,14 +21,13 @@ from PIL import Image
 from mogle.demo.notes import noted
 from mogle.errors import Cancelled
 from mogle.labels import resize_labels
-from mogle.provenance import Recipe, mask_hash
+from mogle.provenance import Recipe
 from mogle.sampling import check_recipe, run, sized
 
 if TYPE_CHECKING:
     from mogle.parsing import Parser
     from mogle.pipeline import FaceMoGLEPipeline
 
-MASKS_KEPT = 8
 LARGEST = 1024  # pixels a side of the masks that photographs give
 TOLD_EVERY = 0.1  # seconds: each step that is told costs some of the time of the next
 PREVIEW_EVERY = 0.25
@@ -66,7 +65,6 @@ class Studio:
     def __init__(self, pipe: FaceMoGLEPipeline, origin: dict[str, str], parser: Parser) -> None:
         self.pipe, self.origin, self.parser = pipe, origin, parser
         pipe.set_progress_bar_config(disable=True)
-        self._encoded: dict[str, Any] = {}  # condition tokens by the hash of their mask, the last used at the end
         self._thread = ThreadPoolExecutor(1, "studio")
 
     @property
@@ -137,20 +135,5 @@ class Studio:
             raise Cancelled
         with noted() as notes:
             recipe = sized(recipe, self.pipe, "crop" if recipe.height else None)
-        conditions = self._conditions(recipe)
-        with noted() as more:
-            picture = run(self.pipe, [recipe], on_step, **conditions)[0]
-        return Drawn(picture, recipe, notes + more)
-
-    def _conditions(self, recipe: Recipe) -> dict[str, Any]:
-        """The mask's condition tokens. Those of the last masks are kept: of a short run they take half the time."""
-        if recipe.mask is None:
-            return {}
-        key = mask_hash(recipe.mask)
-        found = self._encoded.pop(key, None)
-        if found is None:
-            found = self.pipe.encode_conditions(recipe.mask, recipe.height, recipe.width)
-        self._encoded[key] = found
-        while len(self._encoded) > MASKS_KEPT:
-            del self._encoded[next(iter(self._encoded))]
-        return {"condition_tokens": found}
+            picture = run(self.pipe, [recipe], on_step)[0]
+        return Drawn(picture, recipe, notes)

@@ -28,7 +28,7 @@ from mogle.demo.snippets import Example, buttons, data_url, file_url, shown
 from mogle.demo.studio import Drawn, Progress, Studio
 from mogle.demo.wishes import BOTH, MASK, WORDS, caption, chosen, fields_of, new_seed, read_wish, recipe_of, told
 from mogle.errors import Cancelled, MogleError, MogleWarning
-from mogle.labels import save_mask
+from mogle.labels import decode_mask, resize_labels, save_mask
 from mogle.painter import pack
 from mogle.provenance import Recipe, read_picture
 
@@ -263,26 +263,16 @@ class Pipe:
 
     default_sample_size, vae_scale_factor = 4, 8
 
-    def __init__(self) -> None:
-        self.encoded = 0
-
     def set_progress_bar_config(self, **_: object) -> None:
         pass
-
-    def encode_conditions(self, mask: np.ndarray, height: int, width: int) -> tuple:
-        self.encoded += 1
-        warnings.warn("mask: odd", MogleWarning, stacklevel=1)  # as was said when it was read
-        return mask.tobytes(), height, width
 
 
 @pytest.fixture
 def steps(monkeypatch) -> SimpleNamespace:
     """A sampler that counts its steps, and waits before each until it may go on."""
-    state = SimpleNamespace(done=0, go=threading.Semaphore(0), previews=0, running=0, inputs=[])
+    state = SimpleNamespace(done=0, go=threading.Semaphore(0), previews=0, running=0)
 
-    def run(pipe, recipes, on_step, **inputs):
-        state.inputs.append(inputs)
-
+    def run(pipe, recipes, on_step):
         def preview():
             state.previews += 1
             return [Image.new("RGB", (32, 32))]
@@ -319,22 +309,37 @@ def test_a_picture_comes_step_by_step(steps) -> None:
     studio.close()
 
 
-def test_a_mask_is_encoded_once(steps) -> None:
-    studio = Studio(Pipe(), {}, None)
-    steps.go.release(100)
+def test_a_mask_is_encoded_once() -> None:
+    """Two people take turns, with masks of their own: each gets what they would get alone."""
+    from mogle.checkpoints import ADAPTER, BASE, load_pipeline, shipped
+    from mogle.sampling import run
 
-    async def draw(mask: np.ndarray | None, prompt: str) -> Drawn:
-        return [news async for news in studio.draw(Recipe(prompt, mask, 0, 1, 3.5, 1.0, 0, 0))][-1]
+    pipe = load_pipeline(shipped(BASE), shipped(ADAPTER), "cpu")
+    masks = [decode_mask(f"data/portraits/mask/{number}.png") for number in (19, 22)]
+    asked = [
+        Recipe(None, resize_labels(mask, (32, 32), None), seed, 1, 3.5, 1.0, 32, 32)
+        for mask in masks
+        for seed in (0, 1)
+    ]
+    alone = []
+    for recipe in asked:
+        pipe.known_images.tokens.clear()
+        alone.append(run(pipe, [recipe])[0].tobytes())
+    pipe.known_images.tokens.clear()
+    studio, encoded = Studio(pipe, {}, None), []
+    pipe.vae.encoder.register_forward_hook(lambda _module, inputs, _output: encoded.append(len(inputs[0])))
 
-    for prompt in ("A man.", "A woman."):
-        assert asyncio.run(draw(FACE, prompt)).notes == ["said while drawing"]
-    asyncio.run(draw(None, "A man."))
-    tokens = {"condition_tokens": (FACE.tobytes(), 32, 32)}
-    assert studio.pipe.encoded == 1 and steps.inputs == [tokens, tokens, {}]
-    for label in range(2, 14):
-        asyncio.run(draw(FACE * label, "A man."))
-    asyncio.run(draw(FACE, "A man."))
-    assert studio.pipe.encoded == 14, "the oldest was forgotten"
+    async def draw(recipe: Recipe) -> Drawn:
+        return [news async for news in studio.draw(recipe)][-1]
+
+    for turn in range(2):
+        for index in (0, 2, 1, 3):
+            drawn = asyncio.run(draw(asked[index]))
+            assert drawn.picture.tobytes() == alone[index] and not drawn.notes
+            assert bool(encoded) == (turn == 0 and index % 2 == 0), (
+                "what was encoded for the first picture serves others"
+            )
+            encoded.clear()
     studio.close()
 
 
