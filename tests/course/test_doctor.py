@@ -68,7 +68,8 @@ def test_tiers_agree_with_the_settings_for_training():
         settings = load_train_settings(name)
         assert (settings.base, settings.precision) == (tier.base, tier.dtype)
         assert (settings.quantise, settings.quantise_text) == (tier.quantise, tier.quantise_text)
-        assert settings.size in (None, tier.size)
+        # a T4 has room for 512 px in training too, but not the time
+        assert settings.size in (None, tier.size) or (name, settings.size, tier.size) == ("t4", 256, 512)
 
 
 def published_networks() -> dict[str, torch.nn.Module]:
