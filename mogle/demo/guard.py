@@ -14,6 +14,10 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mogle.errors import MogleError
@@ -44,14 +48,6 @@ _ELSEWHERE = re.compile(r"<(?:meta|link)\b[^>]*=\s*[\"']https?://[^>]*>\s*", re.
 _NO_FIT = "the request does not fit what is asked for here; /gradio_api/info shows what does"
 
 
-class Refused(Exception):
-    """A request that goes no further: status and a line that says why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status, self.why = status, why
-
-
 def scrubbed(page: str) -> str:
     """An HTML page without tags that name other hosts."""
     return _ELSEWHERE.sub("", page)
@@ -61,17 +57,17 @@ def check_json(body: bytes) -> None:
     """Refuses a body that is no JSON, or in which a file lies at an address that the server would have to fetch.
 
     Raises:
-        Refused: with the status of the answer.
+        HTTPException: with the status of the answer.
     """
     try:
         waiting: list[Any] = [json.loads(body)] if body else []
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"found no JSON in the request ({type(error).__name__})") from error
+        raise HTTPException(400, f"found no JSON in the request ({type(error).__name__})") from error
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             if isinstance(path := value.get("path"), str) and re.match(r"\s*\w[\w+.-]*:/", path):
-                raise Refused(400, "found a file at an address, expected one that was uploaded here")
+                raise HTTPException(400, "found a file at an address, expected one that was uploaded here")
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
@@ -89,47 +85,47 @@ class Guard:
         answer = _Answer(send)
         try:
             if CLOSED.match(scope["path"]):
-                raise Refused(403, "this is not open here")
+                raise HTTPException(403, "this is not open here")
             if scope["method"] == "POST":
-                receive = await self._bounded(scope, receive)
-            await self.app(scope, receive, answer)
-        except Refused as refused:
-            await answer.refuse(refused.status, refused.why)
+                receive = await _bounded(scope, receive)
+            return await self.app(scope, receive, answer)
+        except HTTPException as refused:
+            status, why = refused.status_code, refused.detail
         except Exception as error:  # of gradio: an endpoint or a component that there is not
             print(f"mogle app: {scope['path']}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
-            await answer.refuse(400, _NO_FIT)
+            status, why = 400, _NO_FIT
+        if answer.started:  # then gradio's answer ends here
+            return await send({"type": "http.response.body", "body": b""})
+        await JSONResponse({"detail": why, "error": why}, status)(scope, receive, _Answer(send))
 
-    async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """The request's body, at most so large; JSON is read at once and looked through."""
-        headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
-        kind = headers.get("content-type", b"").lower()
-        limit, size = (MAX_UPLOAD if kind.startswith(b"multipart/") else MAX_JSON), 0
-        too_large = Refused(413, f"found more than {limit // 2**20} MiB in one request, expected less")
-        length = headers.get("content-length", b"0")
-        if not length.isdigit() or int(length) > limit:
+
+async def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """The request's body, at most so large; JSON is read at once and looked through."""
+    headers = Headers(scope=scope)
+    kind, length = headers.get("content-type", "").lower(), headers.get("content-length", "0")
+    limit, size = (MAX_UPLOAD if kind.startswith("multipart/") else MAX_JSON), 0
+    too_large = HTTPException(413, f"found more than {limit // 2**20} MiB in one request, expected less")
+    if not length.isdecimal() or int(length) > limit:
+        raise too_large
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
             raise too_large
+        return message
 
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > limit:
-                raise too_large
-            return message
+    if kind.startswith(("multipart/", "application/x-www-form-urlencoded")):  # uploads, and who logs in
+        return counted
+    body = await Request(scope, counted).body()
+    check_json(body)
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-        if kind.startswith((b"multipart/", b"application/x-www-form-urlencoded")):  # uploads, and who logs in
-            return counted
-        body, more = b"", True
-        while more:
-            message = await counted()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        check_json(body)
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
 
-        async def replay() -> Message:
-            return messages.pop() if messages else await receive()
-
-        return replay
+    return replay
 
 
 class _Answer:
@@ -137,38 +133,26 @@ class _Answer:
 
     def __init__(self, send: Send) -> None:
         self.send, self.started = send, False
-        self.held: tuple[Message, list[bytes]] | None = None  # the start of an HTML page, and its parts
+        self.page: Message | None = None  # the start of an HTML page, held until all of it is there
+        self.html = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = self._headers(message.get("headers", []))
-            if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html"):
-                self.held = message, []
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            if headers.get("content-type", "").startswith("text/html"):
+                self.page = message
                 return
-        elif self.held is not None:
-            start, parts = self.held
-            parts.append(message.get("body", b""))
+        elif self.page is not None:
+            self.html += message.get("body", b"")
             if message.get("more_body", False):
                 return
-            self.held, body = None, scrubbed(b"".join(parts).decode()).encode()
-            rest = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
-            await self.send({**start, "headers": [*rest, (b"content-length", str(len(body)).encode())]})
+            start, self.page, body = self.page, None, scrubbed(self.html.decode()).encode()
+            MutableHeaders(scope=start)["content-length"] = str(len(body))
+            await self.send(start)
             message = {"type": "http.response.body", "body": body}
         self.started = True
         await self.send(message)
-
-    async def refuse(self, status: int, why: str) -> None:
-        """Answers instead of gradio; where it has begun to, ends the answer."""
-        if self.started:
-            return await self.send({"type": "http.response.body", "body": b""})
-        self.held, body = None, json.dumps({"detail": why, "error": why}).encode()
-        headers = self._headers([(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())])
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
-
-    def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        ours = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-        return [(name, value) for name, value in headers if name.decode("latin-1").lower() not in HEADERS] + ours
 
 
 class Blocks(gr.Blocks):

@@ -12,9 +12,9 @@ from typing import Any
 
 import gradio as gr
 
-from mogle.demo.shelf import Shelf
+from mogle.demo.api import Endpoints
 from mogle.demo.snippets import Example, data_url, file_url, shown
-from mogle.demo.studio import Drawn, Studio
+from mogle.demo.studio import Drawn
 from mogle.demo.wishes import LIMITS, caption, chosen, fields_of, new_seed, read_wish, recipe_of
 from mogle.errors import MogleError
 from mogle.painter import pack, unpack
@@ -30,8 +30,9 @@ Results = list[tuple[str, str]]  # file and caption, newest first
 class Handlers:
     """The functions of the page, with what they work on."""
 
-    def __init__(self, studio: Studio, shelf: Shelf, examples: Sequence[Example]) -> None:
-        self.studio, self.shelf, self.examples = studio, shelf, examples
+    def __init__(self, endpoints: Endpoints, examples: Sequence[Example]) -> None:
+        self.endpoints, self.examples = endpoints, examples
+        self.studio, self.shelf = endpoints.studio, endpoints.shelf
 
     async def generate(
         self, painted: Any, fresh: Any, results: Results, *fields: Any
@@ -63,7 +64,7 @@ class Handlers:
             path,
             gr.DownloadButton(value=path, interactive=True),
             gr.Button(interactive=True),
-            self._seed(path),
+            str(read_picture(path)[1].seed),
         )
 
     def choose(self, results: Results, event: gr.SelectData) -> tuple[Any, ...]:
@@ -84,15 +85,11 @@ class Handlers:
 
     def open_mask(self, file: Any) -> dict[str, Any]:
         """A mask file on the painter."""
-        mask, notes = self.shelf.mask(file)
-        _tell(notes)
-        return pack(mask)
+        return _told(self.endpoints.mask(file))
 
     async def open_photo(self, file: Any) -> dict[str, Any]:
         """A photograph, parsed, on the painter."""
-        mask, notes = await self.studio.compute(lambda: self.shelf.photo(file, self.studio.label_map))
-        _tell(notes)
-        return pack(mask)
+        return _told(await self.endpoints.parse(file))
 
     def example(self, event: gr.EventData) -> tuple[Any, ...]:
         """An example's mask and sentence."""
@@ -105,9 +102,6 @@ class Handlers:
         painted = gr.skip() if recipe.mask is None else pack(recipe.mask)
         return [painted, *(fields[name] for name in FIELDS)]
 
-    def _seed(self, path: str) -> str:
-        return str(read_picture(path)[1].seed)
-
     def _still_there(self, path: str) -> str:
         if not Path(path).is_file():
             raise MogleError(f"this result is no longer there: they are kept for {self.shelf.kept / 3600:g} hours")
@@ -118,6 +112,12 @@ def _index(index: Any, count: int) -> int:
     if type(index) is not int or not 0 <= index < count:
         raise MogleError(f"found {str(index)[:20]!r}, expected one of {count} that are there")
     return index
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    """What an endpoint found, its notes as messages on the page."""
+    _tell(found.pop("notes"))
+    return found
 
 
 def _tell(notes: Sequence[str]) -> None:

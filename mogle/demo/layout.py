@@ -16,7 +16,7 @@ from mogle.demo.shelf import Shelf
 from mogle.demo.snippets import Example, buttons, shown
 from mogle.demo.studio import Studio
 from mogle.demo.wishes import BOTH, LIMITS, MASK, MAX_PROMPT, WORDS, Wish, new_seed
-from mogle.painter import SCRIPT, STYLE, classes, pack
+from mogle.painter import STYLE, classes, pack
 
 TITLE = "Face-MoGLE"
 _HERE = Path(__file__).parent
@@ -65,8 +65,9 @@ def build(studio: Studio, shelf: Shelf, examples: Sequence[Example]) -> Blocks:
             with gr.Column(scale=4, min_width=320):
                 parts |= _picture_side(examples)
         parts["results"], parts["at hand"] = gr.State([]), gr.State("")
-        Endpoints(studio, shelf).register()  # first: they get the names that the functions of the page have too
-        _connect(parts, Handlers(studio, shelf, examples))
+        endpoints = Endpoints(studio, shelf)
+        endpoints.register()  # first: they get the names that the functions of the page have too
+        _connect(parts, Handlers(endpoints, examples))
         page.load(new_seed, None, parts["seed"], **_QUICK)
     return page
 
@@ -171,8 +172,3 @@ def _connect(parts: dict[str, Any], handlers: Handlers) -> None:
     parts["open result"].upload(
         handlers.open_result, parts["open result"], [parts["shown"], parts["mask"], *fields], **reading
     )
-
-
-def static() -> dict[str, Path]:
-    """Files that the page loads beside gradio's own, by their addresses."""
-    return {"/mogle/painter.js": SCRIPT}

@@ -6,25 +6,20 @@ Here one function listens all the time and looks which thread it is in.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mogle.errors import MogleWarning
 
-
-class _Here(threading.local):
-    found: list[str] | None = None
-
-
-_HERE = _Here()
+_FOUND: ContextVar[list[str] | None] = ContextVar("_FOUND", default=None)
 
 
 def _hear(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if _HERE.found is not None and issubclass(category, MogleWarning):
-        _HERE.found.append(str(message))
+    if (found := _FOUND.get()) is not None and issubclass(category, MogleWarning):
+        found.append(str(message))
 
 
 @contextmanager
@@ -32,8 +27,9 @@ def noted() -> Iterator[list[str]]:
     """Gives a list in which each `MogleWarning` of this thread is noted until the end of the block."""
     warnings.showwarning = _hear  # each time: a catch_warnings of another thread may have taken it away
     warnings.simplefilter("always", MogleWarning)
-    before, _HERE.found = _HERE.found, []
+    notes: list[str] = []
+    before = _FOUND.set(notes)
     try:
-        yield _HERE.found
+        yield notes
     finally:
-        _HERE.found = before
+        _FOUND.reset(before)

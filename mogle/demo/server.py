@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,14 +20,7 @@ from mogle.errors import MogleError
 
 OLDEST = (6, 7)  # below it gradio lets a request read files of the server and call addresses from it
 #: Portraits whose masks are shown to begin with, and what is asked of them.
-EXAMPLES = {
-    "22": "A woman with black hair wears a black hat, earrings and lipstick.",
-    "3": "A young man has high cheekbones and short blond hair. He is facing left and is wearing a white top.",
-    "8": "This young woman has arched eyebrows. She wears a necklace and lipstick in front of a green background.",
-    "12": "A middle-aged man has short hair. His cheeks are pale. He wears sunglasses.",
-    "17": "A smiling man has a beard and black hair. Behind him is a red wall.",
-    "25": "The elderly man has fair skin and red cheeks. He is bald. His mouth is open.",
-}
+EXAMPLES: dict[str, str] = tomllib.loads(Path(__file__).with_name("examples.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -144,22 +138,22 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
     from starlette.routing import Route
 
     from mogle.demo.guard import MAX_UPLOAD, Guard
-    from mogle.demo.layout import build, static, style, theme
+    from mogle.demo.layout import build, style, theme
     from mogle.demo.shelf import Shelf
+    from mogle.painter import SCRIPT
 
-    def served(path: Path) -> Callable[[Any], FileResponse]:
-        return lambda _request: FileResponse(path, headers={"cache-control": "no-cache"})
+    def painter(_request: Any) -> FileResponse:
+        return FileResponse(SCRIPT, headers={"cache-control": "no-cache"})
 
     page = build(studio, Shelf(folder), load_examples())
     page.queue(max_size=serving.queue_size, api_open=False, default_concurrency_limit=4)
-    routes = [Route(address, served(path)) for address, path in static().items()]
     try:
         _, address, public = page.launch(
             server_name=serving.host,
             server_port=serving.port,
             share=serving.share,
             auth=read_auth(serving.auth),
-            app_kwargs={"middleware": [Middleware(Guard)], "routes": routes},
+            app_kwargs={"middleware": [Middleware(Guard)], "routes": [Route("/mogle/painter.js", painter)]},
             allowed_paths=[],
             max_file_size=MAX_UPLOAD // 2,
             max_threads=16,
@@ -169,8 +163,6 @@ def launch(studio: Any, folder: Path, serving: Serving) -> tuple[Any, str, str |
             footer_links=["api"],
             prevent_thread_lock=True,
             quiet=True,
-            show_error=False,
-            inbrowser=False,
             run_history=False,
             enable_monitoring=False,
             ssr_mode=False,

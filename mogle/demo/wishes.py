@@ -92,16 +92,16 @@ def fields_of(recipe: Recipe, side: int) -> tuple[dict[str, Any], list[str]]:
 
     The seed is text: a browser's numbers have 53 bits, and a seed may have 63.
     """
-    notes, fields = [], dict[str, Any]({name: getattr(recipe, name) for name in LIMITS})
-    for name, (low, high) in LIMITS.items():
-        if not low <= fields[name] <= high:
-            nearest = min(max(fields[name], low), high)
-            what = f"the file says {fields[name]}, which is not drawn here; now {nearest:g}"
-            notes.append(f"{name.replace('_', ' ')}: {what}")
-            fields[name] = nearest
     own = (recipe.height, recipe.width) == (side, side)
-    size = "" if own else f"{recipe.width}x{recipe.height}"
-    fields |= {"mode": _mode(recipe), "prompt": recipe.prompt or "", "seed": str(recipe.seed), "size": size}
+    fields: dict[str, Any] = {"mode": _mode(recipe), "prompt": recipe.prompt or "", "seed": str(recipe.seed)}
+    fields["size"] = "" if own else f"{recipe.width}x{recipe.height}"
+    notes = []
+    for name, (low, high) in LIMITS.items():
+        found = getattr(recipe, name)
+        fields[name] = min(max(found, low), high)
+        if fields[name] != found:
+            what = f"the file says {found}, which is not drawn here; now {fields[name]:g}"
+            notes.append(f"{name.replace('_', ' ')}: {what}")
     return fields, notes
 
 
@@ -119,9 +119,9 @@ def new_seed() -> str:
 
 def told(recipe: Recipe) -> dict[str, Any]:
     """A recipe as the API tells it, without the mask."""
-    return {name: value for name, value in vars(recipe).items() if name != "mask"} | {
-        "has_mask": recipe.mask is not None
-    }
+    values = {**vars(recipe), "has_mask": recipe.mask is not None}
+    del values["mask"]
+    return values
 
 
 def caption(recipe: Recipe) -> str:

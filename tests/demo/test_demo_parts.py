@@ -17,10 +17,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from mogle.cli import app
 from mogle.demo import studio as studio_module
-from mogle.demo.guard import Guard, Refused, check_json, scrubbed
+from mogle.demo.guard import Guard, check_json, scrubbed
 from mogle.demo.notes import noted
 from mogle.demo.server import Serving, check_address, environment, is_loopback, load_examples, read_auth
 from mogle.demo.shelf import Shelf
@@ -405,7 +406,7 @@ def test_a_page_is_freed_of_other_hosts() -> None:
 def test_a_body_names_no_addresses(body, fine) -> None:
     if fine:
         return check_json(body)
-    with pytest.raises(Refused):
+    with pytest.raises(HTTPException):
         check_json(body)
 
 
