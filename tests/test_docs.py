@@ -13,6 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
+import draw_playground  # noqa: E402
 from draw_grid import draw, sheet  # noqa: E402
 from fill_results import tables  # noqa: E402
 from orderings import OPEN, OTHER, SAME, ordering_table, verdict  # noqa: E402
@@ -126,3 +127,14 @@ def test_the_pages_link_to_what_is_there_and_name_what_the_ledger_has():
     assert not any(sizes) and teachers.count("*unverified*") >= 6, "sizes are known now: put them on the page"
     for name in ("flux-dev", "flux-schnell"):  # the licences' names are the ledger's
         assert ledger()[name].licence in (ROOT / "docs" / "other-bases.md").read_text()
+
+
+def test_the_moving_picture_shows_each_edit_and_what_comes_of_it(tmp_path):
+    draw_playground.main(["--out", str(tmp_path / "play.webp"), "--steps", "2"])
+    made = Image.open(tmp_path / "play.webp")
+    assert made.is_animated and made.n_frames > 50 and made.info["loop"] == 0
+    for file in (tmp_path / "play.webp", ROOT / "docs" / "playground.webp"):
+        assert file.stat().st_size <= draw_playground.LIMIT
+    *_, (seen, time) = draw_playground.played(1)
+    assert (seen.step, seen.steps, time) == (1, 1, draw_playground.DONE) and seen.sentence.endswith("a blue hat.")
+    assert seen.face is not None and {13, 14} <= set(seen.mask.ravel()), "hair and hat"
