@@ -381,8 +381,8 @@ def check_whose_colour(predict: Callable[[], Any]) -> None:
         "probe looks for just that, and hats it has met in every colour.",
         ("T5's sequence", False): "Section 3: the vector at 'hat.' moves when the colours are swapped, though the word "
         "stays. What the probe needs is in there.",
-        (shuffled, True): "Here the words are shuffled before T5 reads them, and both sentences of a pair consist of the "
-        "same words: what is left to tell them apart?",
+        (shuffled, True): "The words are shuffled before T5 reads them, and both sentences of a pair have the same "
+        "words: what is left to tell them apart?",
         (shuffled, False): "Shuffled words tell T5 nothing about owners, but the probe is made to choose one of two "
         "colours. How often is a guess right?",
     }  # fmt: skip
@@ -424,6 +424,6 @@ EXERCISES = (
         "0.5 is what one reaches by guessing between two colours; 1 is never to mix them up.",
         "Which readers get something different for the two sentences of a pair? Sections 2, 3 and 7 have shown it.",
         "A bag is the same for both sentences: exactly one half. A vector that differs a little: in between. Words "
-        "in any order, read by whomever: nothing says any more whose colour is whose, and the probe guesses.",
+        "in any order: nothing says any more whose colour is whose, and the probe guesses.",
     )),
 )  # fmt: skip
