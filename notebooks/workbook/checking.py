@@ -38,6 +38,7 @@ class Exercise:
         checker: takes the answers, raises `Wrong` where they are not right.
         solutions: the course's own answer for each that the checker takes.
         hints: what to look at, where, and how; `hint` gives them one after the other.
+        remark: what there is to say about answers that have passed; takes the answers.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Exercise:
     checker: Callable[..., None]
     solutions: tuple[Any, ...]
     hints: tuple[str, str, str]
+    remark: Callable[..., str] | None = None
 
     def judge(self, *answers: Any) -> None:
         """Run the checker.
@@ -105,7 +107,7 @@ def _check(exercise: Exercise, *answers: Any) -> Any:
     if wrong:
         print(f"{name}: not yet.", *wrong, f"Going on with the package's own. {_ways_on(name)}", sep="\n  ")
     else:
-        print(f"{name}: passed.")
+        print(f"{name}: passed.", *([exercise.remark(*answers)] if exercise.remark else []), sep="\n  ")
         own = answers
     _remember(name, passed=not wrong)
     return own[0] if len(own) == 1 else own

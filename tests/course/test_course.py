@@ -62,11 +62,17 @@ def test_a_bank_in_a_loop_or_of_data_is_found_however_it_is_written(words, answe
     assert words in capsys.readouterr().out
 
 
+def passed(name, answer):
+    """What a check says of a right answer: a remark comes where there is one."""
+    remark = EXERCISES[name].remark
+    return f"{name}: passed.\n" + (f"  {remark(answer)}\n" if remark else "")
+
+
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_right_answer_by_another_way_passes(name, capsys):
     answer = OTHER_WAYS[name]
     getattr(check, name)(*(answer if isinstance(answer, tuple) else (answer,)))
-    assert capsys.readouterr().out == f"{name}: passed.\n"
+    assert capsys.readouterr().out == passed(name, answer)
 
 
 def test_half_of_a_pair_is_judged_by_itself(capsys):
@@ -98,7 +104,7 @@ def test_the_notebook_says_whose_code_goes_on(capsys):
 def test_the_solution_passes_and_is_returned(name, capsys):
     own = EXERCISES[name].solutions
     found = getattr(check, name)(*own)
-    assert capsys.readouterr().out == f"{name}: passed.\n"
+    assert capsys.readouterr().out == passed(name, own[0])
     assert found is own[0] if len(own) == 1 else all(a is b for a, b in zip(found, own, strict=True))
 
 

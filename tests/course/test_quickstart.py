@@ -14,7 +14,7 @@ from PIL import Image
 
 from mogle.words import ATTRIBUTES, read_caption
 from workbook import figures_quickstart, progress
-from workbook.exercises.quickstart import HAT_MASK, STATED, who_decides
+from workbook.exercises.quickstart import HAT_MASK, STATED, understood, who_decides
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,3 +100,17 @@ def test_the_exercises_know_the_masks_and_sentences_of_the_notebook():
     for name, decider in who_decides().items():
         expected = "mask" if ATTRIBUTES[name].in_mask else "sentence" if name in STATED else "neither"
         assert decider == expected, name
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "unread"),
+    [
+        ("She has red hair. The background is yellow.", "gender = woman, hair color = red", "The background is yellow"),
+        ("She has green eyes. She is a woman with lipstick.", "gender = woman, lipstick = yes", "She has green eyes"),
+        ("She is young. Her clothes are red.", "gender = woman, age = young, clothes = red", None),
+    ],
+)
+def test_a_sentence_s_facts_are_listed_and_what_nobody_can_read_is_named(text, read, unread):
+    said = understood(text)
+    assert said.startswith(f"Read in it: {read}. ") and said.endswith("cannot tell.")
+    assert ("Nothing was read" in said) == (unread is not None) and (f"“{unread}”." in said) == (unread is not None)

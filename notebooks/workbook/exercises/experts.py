@@ -262,7 +262,7 @@ EXERCISES = (
         "self.net = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)); forward returns "
         "self.net(tokens).",
     )),
-    Exercise("expert_bank", NOTEBOOK, 3, 20, check_expert_bank, (expert_bank,), (
+    Exercise("expert_bank", NOTEBOOK, 2, 20, check_expert_bank, (expert_bank,), (
         "What does one layer of all experts look like as a single product? Stack the weights of the 20 first layers.",
         "nn.Linear keeps (out, in): the stack is (20, 32, 64); tokens (B, 20, N, 64) need (20, 64, 32) on their right.",
         "tokens @ stacked.mT + biases[:, None], relu, and the same with the second layers; biases are (20, 32).",

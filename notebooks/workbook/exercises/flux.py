@@ -255,7 +255,7 @@ EXERCISES = (
         "torch.cat([a, b], dim=1) joins two queries, keys or values: (B, T + N, heads, head). `attend` does the rest.",
         "attend(*(torch.cat(pair, dim=1) for pair in zip(text, image))) does both; the first T rows are the text's.",
     )),
-    Exercise("planted_bug", NOTEBOOK, 2, 15, check_planted_bug, (planted_bug,), (
+    Exercise("planted_bug", NOTEBOOK, 1, 10, check_planted_bug, (planted_bug,), (
         "Run it beside your own block on the same input: which of the two outputs differs?",
         "The text's output is right. Which lines does it depend on? All of them are acquitted.",
         "Text queries look at all keys and values. What is left: the image's query, and what comes after attention.",

@@ -27,6 +27,16 @@ def my_sentence() -> str:
     return "She has red hair and dark skin. She wears a white hat. The background is blue."
 
 
+def understood(text: str) -> str:
+    """The facts that were read out of a sentence, and the sentences in it that say nothing of this kind."""
+    facts = read_caption(text)
+    known = ", ".join(f"{name.replace('_', ' ')} = {value}" for name, value in facts.items())
+    parts = [part.strip() for part in re.split(r"[.;!?]", text) if part.strip()]
+    unread = [part for part in parts if not read_caption(re.sub(r"(?i)\b(she|he|her|his)\b", "somebody", part))]
+    nothing = f" Nothing was read in “{'”, “'.join(unread)}”." if unread else ""
+    return f"Read in it: {known}.{nothing} Whatever else it asks for, check and judge cannot tell."
+
+
 def check_my_sentence(function: Callable[[], Any]) -> None:
     """A sentence with at least three facts that the mask with the hat cannot show, and none that it denies."""
     text = function() if callable(function) else function
@@ -42,7 +52,8 @@ def check_my_sentence(function: Callable[[], Any]) -> None:
     for name, value in facts.items():
         if HAT_MASK.get(name, value) != value:
             what = name.replace("_", " ")
-            raise Wrong(f"The mask denies it: for {what} it shows '{HAT_MASK[name]}', and you ask for '{value}'.")
+            how = " Shapes tell it; notebook 01, section 8, measures how well." if name == "gender" else ""
+            raise Wrong(f"The mask denies it: for {what} it shows '{HAT_MASK[name]}', and you ask for '{value}'.{how}")
     if "hair" in text.lower() and not {"hair_color", "hair_length", "hair_texture"} & facts.keys():
         known = ", ".join(ATTRIBUTES["hair_color"].values)
         raise Wrong(f"Hair of that kind is unknown here. Its colours are {known}.")
@@ -50,7 +61,8 @@ def check_my_sentence(function: Callable[[], Any]) -> None:
     if not unseen:
         raise Wrong("All of it stands in the mask already. Ask for something that is not a matter of places.")
     if len(unseen) < 3:
-        raise Wrong(f"That is a beginning: {len(unseen)} of 3 facts that no mask shows ({', '.join(unseen)}).")
+        found = f"That is a beginning: {len(unseen)} of 3 facts that no mask shows ({', '.join(unseen)})."
+        raise Wrong(found, understood(text))
 
 
 def who_decides() -> dict[str, str]:
@@ -98,10 +110,10 @@ EXERCISES = (
         "A mask shows where things are. What about a face is not a matter of places?",
         "Colours (of hair, skin, hat, clothes, background), age, make-up and the side from which the light comes.",
         "return \"She has red hair and dark skin. She wears a white hat.\" has three of them; choose your own.",
-    )),
+    ), lambda sentence: understood(sentence() if callable(sentence) else sentence)),
     Exercise("who_decides", NOTEBOOK, 1, 10, check_who_decides, (who_decides,), (
         "For each attribute ask two questions: can 19 flat colours show it? If not, do our sentences mention it?",
         "Outlines and the presence of things are the mask's. Read the three sentences again for the rest.",
         "Four are the mask's, four the sentence's, and for two neither says anything: they are left to chance.",
-    )),
+    ), lambda _: "This is what masks can show and sentences say. What the model makes of it is measured below."),
 )  # fmt: skip

@@ -342,7 +342,7 @@ EXERCISES = (
         "out = F.linear(x, weight, bias); then torch.cat([out[:, :first], out[:, first:] + x[:, first:] @ a.T @ b.T], "
         "dim=1).",
     )),
-    Exercise("fusing_fault", NOTEBOOK, 2, 10, check_fusing_fault, (fusing_fault,), (
+    Exercise("fusing_fault", NOTEBOOK, 1, 5, check_fusing_fault, (fusing_fault,), (
         "Compare fused and unfused token by token: which rows changed, and which did not?",
         "The condition's rows are the same as before. The others changed, with a condition beside them or without.",
         "Call stream_linear with num_condition = L, so that LoRA acts on every token. What does that equal?",

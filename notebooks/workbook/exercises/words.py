@@ -77,7 +77,7 @@ def predict_colours() -> dict[str, float]:
         "bag of words": 0.5,  # both sentences of a pair give the same answer: one of them is right
         "CLIP's vector": 0.7,
         "T5's sequence": 0.95,
-        "T5's sequence, shuffled": 0.95,  # neither a mean over the places nor FLUX looks at the order
+        "T5's sequence, words shuffled": 0.5,  # without their order the words do not say whose colour is whose
     }
 
 
@@ -369,7 +369,7 @@ def check_whose_colour(predict: Callable[[], Any]) -> None:
         raise Wrong(f"Found {other[0]!r}; expected a number between 0 and 1.")
     if outside := [value for value in said.values() if not 0 <= value <= 1]:
         raise Wrong(f"Found {outside[0]}; a share lies between 0 and 1, half of them is 0.5.")
-    bag, shuffled = "bag of words", "T5's sequence, shuffled"
+    bag, shuffled = "bag of words", "T5's sequence, words shuffled"
     why = {
         (bag, True): "It gets the same bag for both sentences of a pair, so it gives both the same answer. How often "
         "can that be right?",
@@ -381,8 +381,10 @@ def check_whose_colour(predict: Callable[[], Any]) -> None:
         "probe looks for just that, and hats it has met in every colour.",
         ("T5's sequence", False): "Section 3: the vector at 'hat.' moves when the colours are swapped, though the word "
         "stays. What the probe needs is in there.",
-        (shuffled, False): "T5 had read the words in order before anyone shuffled its vectors, and the probe reads "
-        "their mean. Does a mean depend on the order? Section 7 asks the same of FLUX.",
+        (shuffled, True): "The words are shuffled before T5 reads them, and both sentences of a pair have the same "
+        "words: what is left to tell them apart?",
+        (shuffled, False): "Shuffled words tell T5 nothing about owners, but the probe is made to choose one of two "
+        "colours. How often is a guess right?",
     }  # fmt: skip
     wrong = [n for n, share in measured.items() if abs(said[n] - share) > (EXACT if n == bag else TOLERANCE)]
     if wrong:
@@ -410,7 +412,7 @@ EXERCISES = (
         "words[:i] + words[i + 1:] is the list without word i; ' '.join makes a text of it; embed takes a list.",
         "(embed(shorter) - embed([whole])).norm(dim=1): the whole sentence's single row serves all of them.",
     )),
-    Exercise("probe", NOTEBOOK, 3, 25, check_probe, (train_probe,), (
+    Exercise("probe", NOTEBOOK, 2, 25, check_probe, (train_probe,), (
         "Section 8 has every part by hand for one step: choose the rows, standardise, scores, loss, gradient, step.",
         "Before the loop: rows with labels >= 0, their mean and deviation, nn.Linear, an optimizer. In it: scores, "
         "cross_entropy, zero_grad, backward, step, loss.item(). After it: a function that standardises and scores.",
@@ -421,7 +423,7 @@ EXERCISES = (
     Exercise("whose_colour", NOTEBOOK, 2, 10, check_whose_colour, (predict_colours,), (
         "0.5 is what one reaches by guessing between two colours; 1 is never to mix them up.",
         "Which readers get something different for the two sentences of a pair? Sections 2, 3 and 7 have shown it.",
-        "A bag is the same for both sentences: exactly one half. A vector that differs a little: in between. Shuffled "
-        "vectors: as many right as before.",
+        "A bag is the same for both sentences: exactly one half. A vector that differs a little: in between. Words "
+        "in any order: nothing says any more whose colour is whose, and the probe guesses.",
     )),
 )  # fmt: skip
