@@ -362,9 +362,15 @@ def what_changes() -> dict[str, tuple[bool, bool]]:
     }  # fmt: skip
 
 
+def _called(function: Any) -> Any:
+    if not callable(function):
+        raise Wrong("Keep it a function, which returns the dictionary: a later cell calls it.")
+    return function()
+
+
 def check_what_changes(function: Any) -> None:
     """Knob -> (another face, more work), two of True and False."""
-    said, right = function() if callable(function) else function, what_changes()
+    said, right = _called(function), what_changes()
     if not isinstance(said, dict) or set(said) != set(right):
         raise Wrong(f"Expected a dictionary with the keys {', '.join(right)}.")
     wrong = []
@@ -452,7 +458,7 @@ _SIGNS = {
 
 def check_which_knob(answer: Any) -> None:
     """Row -> a name in SETTINGS."""
-    said = answer() if callable(answer) else answer
+    said = _called(answer)
     if not isinstance(said, dict) or set(said) != set(_ROWS):
         raise Wrong("Expected a dictionary with the keys A, B, C and D.")
     if unknown := [value for value in said.values() if value not in SETTINGS]:

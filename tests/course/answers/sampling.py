@@ -174,6 +174,7 @@ WRONG = {
         ("noise costs nothing", changing(another_seed=(True, True))),
         ("two of True and False", changing(company=False)),
         ("with the keys 56 steps", lambda: {"another seed": (True, False)}),
+        ("Keep it a function", what_changes()),
     ],
     "second_order": [
         ("This is Euler's step", euler_step),
@@ -229,15 +230,16 @@ WRONG = {
         ("D: without a sentence", rows(D="no sentence")),
         ("expected one of as trained", rows(A="too much")),
         ("keys A, B, C and D", lambda: {"A": "as trained"}),
+        ("Keep it a function", which_knob()),
     ],
 }  # fmt: skip
 
 #: Exercise -> a right answer that is not the package's.
 OTHER_WAYS = {
     "sampler": by_index,
-    "what_changes": what_changes(),
+    "what_changes": lambda: {name: [int(one) for one in pair] for name, pair in what_changes().items()},
     "second_order": two(ralston),
     "almost_right": "explanation 4",
     "mask_guided": spared,
-    "which_knob": which_knob(),
+    "which_knob": lambda: dict(sorted(which_knob().items(), reverse=True)),
 }
