@@ -1,6 +1,6 @@
 """All exercises, in the order of the notebooks."""
 
-from workbook.exercises import experts, faces, flows, flux, gating, quickstart, sampling, stream, tokens, words
+from workbook.exercises import experts, faces, flows, flux, gating, lora, quickstart, sampling, stream, tokens, words
 
-NOTEBOOKS = (quickstart, faces, tokens, words, flows, flux, stream, experts, gating, sampling)
+NOTEBOOKS = (quickstart, faces, tokens, words, flows, flux, stream, experts, gating, lora, sampling)
 EXERCISES = {exercise.name: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
