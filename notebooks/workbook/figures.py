@@ -37,11 +37,18 @@ _GRAY = "#999999"
 STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG in retina resolution, the same bytes for the same figure."""
+def png(figure: Figure, colours: int = 0) -> bytes:
+    """The figure as a PNG in retina resolution, the same bytes for the same figure.
+
+    With `colours`, of a palette of so many: a third of the bytes, and enough for bars, lines and text.
+    """
     file = io.BytesIO()
     with matplotlib.rc_context(fname=STYLE):
         figure.savefig(file, format="png", dpi=DPI * RETINA, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    if colours:
+        with Image.open(file) as full:
+            file = io.BytesIO()
+            full.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()
 
 
@@ -53,19 +60,11 @@ def jpeg(figure: Figure, retina: float = RETINA) -> bytes:
     return file.getvalue()
 
 
-def flat_png(figure: Figure) -> bytes:
-    """The figure as a PNG of at most 128 colours: a quarter of the bytes where it shows curves, bars and text."""
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(png(figure))) as opened:
-        opened.convert("RGB").quantize(128, method=Image.Quantize.MEDIANCUT).save(file, format="png", optimize=True)
-    return file.getvalue()
-
-
 def show(figure: Figure, *, alt: str, small: bool = False, flat: bool = False, retina: float = RETINA) -> None:
     """Display a figure, with a text for those who cannot see it.
 
     Args:
-        small: as a JPEG.
+        small: in fewer bytes, as a JPEG; a figure without pictures in it as if `flat`.
         flat: as a PNG of few colours.
         retina: of a JPEG, its pixels for each that is shown; with 1.5 it has two thirds of the bytes.
 
@@ -76,10 +75,10 @@ def show(figure: Figure, *, alt: str, small: bool = False, flat: bool = False, r
         raise MogleError(f"alt={alt!r}: expected a sentence that says what the figure shows")
     from IPython.display import display
 
-    if small:
+    if small and any(ax.images for ax in figure.axes):
         data, metadata = bundle(jpeg(figure, retina), alt, retina)
     else:
-        data, metadata = bundle(flat_png(figure) if flat else png(figure), alt)
+        data, metadata = bundle(png(figure, colours=64 if small or flat else 0), alt)
     display(data, metadata=metadata, raw=True)
 
 

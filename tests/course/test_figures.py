@@ -34,6 +34,11 @@ def test_show_displays_a_retina_picture_with_its_alt_text(monkeypatch):
     figures.show(figures.image_grid([[LABEL_MAP]]), alt="The 19 classes again.", small=True)
     data, metadata = shown[1]
     assert set(data) == {"image/jpeg", "text/plain"} and metadata["image/jpeg"]["width"] == 900
+    chart = figures.lines({"a": [1, 2]}, xlabel="step", ylabel="loss")
+    figures.show(chart, alt="A rising line.", small=True)
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[2][0]["image/png"])))
+    assert picture.mode == "P" and picture.width == 1800, "a chart stays a PNG, of few colours"
+    assert len(figures.png(chart, colours=64)) < len(figures.png(chart)) / 2
 
 
 def test_the_same_figure_gives_the_same_bytes():
