@@ -485,8 +485,8 @@ EXERCISES = (
     Exercise("foretold", NOTEBOOK, 1, 10, check_foretold, (foretold,), (
         "Ask of each variant what of the mask still reaches the base, and in a form that it has learned to read.",
         "`neither` adds up twenty pictures' tokens as they are; `no-experts` mixes them with weights that sum to 1.",
-        "Untrained parts have to learn what to write in 300 steps. Which variants have little to learn, and which one "
-        "nothing that helps? Put the last one last, and the one that sees a single picture near it.",
+        "Untrained parts have to learn what to write, in a few hundred steps. Which variants have little to learn? "
+        "Which one sends what FLUX has never read? Which one sees a single picture of the twenty?",
     )),
     Exercise("still_decided", NOTEBOOK, 2, 15, check_still_decided, (still_decided,), (
         "If 20 comparisons may be wrong in one case of 20 together, how often may each of them be?",
