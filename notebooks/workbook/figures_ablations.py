@@ -101,7 +101,7 @@ def score_rows(scores: Mapping[str, Any], threshold: float, *, xlabel: str) -> F
             array = np.asarray(values, dtype=float)
             colour = LINES[1] if name.startswith("generated") else LINES[0]
             heights = row + rng.uniform(-0.26, 0.26, len(array))
-            ax.plot(array, heights, ".", color=colour, markersize=5, alpha=0.6, zorder=2)
+            ax.plot(array, heights, ".", color=colour, markersize=6, markeredgewidth=0, alpha=0.6, zorder=2)
             share = (array > threshold).mean()
             ax.text(1.01, row, f"{share:.0%}", va="center", color=_INK, fontsize=10, transform=_beside(ax))
         ax.text(1.01, -0.75, "accused", va="center", color=_GRAY, fontsize=9, transform=_beside(ax))

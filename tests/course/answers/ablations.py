@@ -114,7 +114,8 @@ def judging(*, largest=8, weights=True, measure=np.max, without=OPEN, redraws=Tr
 
 def without_a_net(file, known, redraw):
     picture, recipe, _ = read_picture(file)
-    return MADE if np.abs(np.asarray(redraw(recipe), int) - np.asarray(picture, int)).max() < 9 else NOT_MADE
+    again = redraw(recipe).resize(picture.size)
+    return MADE if np.abs(np.asarray(again, int) - np.asarray(picture, int)).max() < 9 else NOT_MADE
 
 
 MEASURED = foretold()
