@@ -1,6 +1,7 @@
 """All exercises, in the order of the notebooks."""
 
 from workbook.exercises import (
+    ablations,
     evaluation,
     experts,
     faces,
@@ -8,6 +9,7 @@ from workbook.exercises import (
     flux,
     gating,
     lora,
+    playground,
     quickstart,
     sampling,
     stream,
@@ -15,5 +17,5 @@ from workbook.exercises import (
     words,
 )
 
-NOTEBOOKS = (quickstart, faces, tokens, words, flows, flux, stream, experts, gating, lora, sampling, evaluation)
+NOTEBOOKS = (quickstart, faces, tokens, words, flows, flux, stream, experts, gating, lora, sampling, evaluation, ablations, playground)
 EXERCISES = {exercise.name: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
