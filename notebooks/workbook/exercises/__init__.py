@@ -17,5 +17,20 @@ from workbook.exercises import (
     words,
 )
 
-NOTEBOOKS = (quickstart, faces, tokens, words, flows, flux, stream, experts, gating, lora, sampling, evaluation, ablations, playground)
+NOTEBOOKS = (
+    quickstart,
+    faces,
+    tokens,
+    words,
+    flows,
+    flux,
+    stream,
+    experts,
+    gating,
+    lora,
+    sampling,
+    evaluation,
+    ablations,
+    playground,
+)
 EXERCISES = {exercise.name: exercise for notebook in NOTEBOOKS for exercise in notebook.EXERCISES}
