@@ -215,8 +215,13 @@ class CachedSet:
 EncodedSet = StreamedSet | CachedSet
 
 
-def encode_set(root: str | Path, source: Source, encoder: Encoder, accelerator: Accelerator) -> CachedSet:
+def encode_set(
+    root: str | Path, source: Source, encoder: Encoder, accelerator: Accelerator, bar: bool = True
+) -> CachedSet:
     """The samples of a source from the cache, after all processes together have encoded what is not there yet.
+
+    Args:
+        bar: show how far it is, where somebody can see it.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -233,7 +238,7 @@ def encode_set(root: str | Path, source: Source, encoder: Encoder, accelerator: 
     # of a chunk all is encoded or nothing: numbers depend, in their last digits, on their batch
     left = [rows for rows in chunks if not all(_file(folder, row).exists() for row in rows)]
     ahead = read_ahead(source, [row for rows in left for row in rows], encoder.settings.workers)
-    quiet = None if accelerator.is_main_process else True  # None: where this is no terminal
+    quiet = None if bar and accelerator.is_main_process else True  # None: where this is no terminal
     done = len(chunks) - len(left)
     scale = CHUNK * processes
     for rows in tqdm(left, "encoding", len(chunks), unit=" samples", unit_scale=scale, disable=quiet, initial=done):
