@@ -26,7 +26,8 @@ def growth(
         handover: the step at which another loop took over, a dotted line.
     """
     with drawing(5.2) as figure:
-        above, below = figure.subfigures(2, 1, height_ratios=(3.5, 1.7))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(3.5, 1.7))
+        above, below = parts
         left, right = above.subplots(1, 2)
         steps = np.arange(1, len(losses) + 1)
         left.plot(steps, losses, color=_GRAY, linewidth=1, label="each batch")
@@ -98,9 +99,9 @@ def stacked(rows: Mapping[str, Mapping[str, float]], *, xlabel: str) -> Figure:
         ends = np.zeros(len(rows))
         for i, part in enumerate(next(iter(rows.values()))):
             widths = np.array([parts[part] for parts in rows.values()])
-            ax.barh(list(rows), widths, left=ends, color=LINES[i], height=0.6, label=part)
+            drawn = ax.barh(list(rows), widths, left=ends, color=LINES[i], height=0.6, label=part)
             ends += widths
-        ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4)
+        ax.bar_label(drawn, [f"{end:.1f}" for end in ends], padding=4)
         ax.invert_yaxis()
         ax.margins(x=0.08)
         ax.set(xlabel=xlabel)

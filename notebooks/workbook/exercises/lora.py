@@ -407,6 +407,14 @@ CURVES = {
     "E": "one batch",
     "F": "rate falls to zero",
 }
+
+
+def unnamed() -> dict[str, dict[str, Any]]:
+    """Curve -> "loss" by step, "others" as pairs of step and loss; not the name, which would tell what is wrong."""
+    runs = recorded()["runs"]
+    return {letter: {part: runs[name][part] for part in ("loss", "others")} for letter, name in CURVES.items()}
+
+
 #: Curve -> what is to be seen on it.
 _SEEN = {
     "A": "it falls as it should for half of the steps, and then jumps",
