@@ -147,7 +147,7 @@ def test_modules_and_functions_are_short():
     long = [f"{path.relative_to(ROOT)}: {lines} lines" for path, (lines, _) in counts.items() if lines > 350]
     long += [f"{path.name}: {name} has {n}" for path, (_, bodies) in counts.items() for name, n in bodies if n > 60]
     assert not long
-    assert sum(lines for lines, _ in counts.values()) <= 7467  # it may shrink; what grows it has to earn it
+    assert sum(lines for lines, _ in counts.values()) <= 7469  # it may shrink; what grows it has to earn it
 
 
 @pytest.mark.slow

@@ -95,8 +95,12 @@ def test_flat_figures_and_those_of_faces_are_smaller_and_as_wide(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **kwargs: shown.append((data, kwargs["metadata"])))
     curve = figures.lines({"a": [1, 2], "b": [2, 1]}, xlabel="x", ylabel="y")
-    for how in ({}, {"flat": True}, {"small": True}, {"small": True, "retina": 1.5}):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for how in ({}, {"flat": True}, {"small": True}):
         figures.show(curve, alt="Two curves that cross.", **how)
+    for how in ({"small": True}, {"small": True, "retina": 1.5}):
+        figures.show(figures.image_grid([[noise]]), alt="Nothing but coloured noise.", **how)
     sizes = [len(next(iter(data.values()))) for data, _ in shown]
-    assert sizes[1] < sizes[0] / 2 and sizes[3] < sizes[2]
+    assert sizes[2] == sizes[1] < sizes[0] / 2 and sizes[4] < sizes[3]
+    assert [next(iter(data)) for data, _ in shown] == 3 * ["image/png"] + 2 * ["image/jpeg"]
     assert {entry["width"] for _, metadata in shown for entry in metadata.values()} == {900}
