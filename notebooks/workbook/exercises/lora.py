@@ -45,6 +45,9 @@ class LoRALinear(nn.Module):
         return self.layer(x) + self.scale * (x @ self.A.T @ self.B.T)
 
 
+_SHAPES = "x is (..., in): x @ A.T is (..., rank), and that @ B.T is (..., out)."
+
+
 def check_lora_linear(answer: Any) -> None:
     """class LoRALinear(layer, rank, alpha): x (..., in) -> (..., out)."""
     layer, rank, alpha = nn.Linear(7, 5), 3, 6
@@ -80,7 +83,9 @@ def _check_beginning(model: Any, before: Mapping[str, Tensor]) -> None:
     if int(torch.linalg.matrix_rank(model.A)) < len(model.A):
         raise Wrong("The rows of A are multiples of each other, and training keeps them so: draw them at random.")
     plain = F.linear(x, before["weight"], before["bias"])
-    compare(model(x), plain, {}, "batch, tokens, out", "With B = 0 the layer has to do what it did: ")
+    with advice(_SHAPES):
+        found = model(x)
+    compare(found, plain, {}, "batch, tokens, out", "With B = 0 the layer has to do what it did: ")
 
 
 def _check_correction(model: Any, layer: nn.Linear, scale: float) -> None:
@@ -98,7 +103,7 @@ def _check_correction(model: Any, layer: nn.Linear, scale: float) -> None:
         "There is a nonlinearity between A and B; LoRA is linear.": plain + scale * (x @ model.A.T).relu() @ model.B.T,
         "B A x is subtracted; it is added.": plain - scale * low,
     }
-    with advice("x is (..., in): x @ A.T is (..., rank), and that @ B.T is (..., out)."), torch.enable_grad():
+    with advice(_SHAPES), torch.enable_grad():
         found = model(x)
     compare(found, plain + scale * low, mistakes, "batch, tokens, out")
     with torch.enable_grad():
