@@ -215,9 +215,7 @@ class CachedSet:
 EncodedSet = StreamedSet | CachedSet
 
 
-def encode_set(
-    root: str | Path, source: Source, encoder: Encoder, accelerator: Accelerator, bar: bool = True
-) -> CachedSet:
+def encode_set(root: Path, source: Source, encoder: Encoder, accelerator: Accelerator, bar: bool = True) -> CachedSet:
     """The samples of a source from the cache, after all processes together have encoded what is not there yet.
 
     Args:
@@ -228,7 +226,7 @@ def encode_set(
         MogleError: processes do not write to the same disk.
     """
     facts = cache_facts(source, encoder)
-    folder, processes = Path(root) / key_of(facts), accelerator.num_processes
+    folder, processes = root / key_of(facts), accelerator.num_processes
     if accelerator.is_main_process:
         with atomic_write(folder / "index.json") as path:
             path.write_text(json.dumps({**facts, "ids": list(source.ids)}))

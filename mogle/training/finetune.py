@@ -108,7 +108,7 @@ def train_on(
     watcher = Watcher(source, encoder)
     endless = isinstance(source.ids, Endless)
     cached = settings.cache and not endless
-    samples = encode_set(cache, source, encoder, accelerator) if cached else StreamedSet(source, encoder)
+    samples = encode_set(Path(cache), source, encoder, accelerator) if cached else StreamedSet(source, encoder)
     vae = encoders.vae if settings.sample_every else None
     del encoder, encoders  # before the transformer comes
     pipe = load_pipeline(base, adapter, device, without=ENCODERS, vae=vae, **forms)
