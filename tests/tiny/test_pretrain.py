@@ -235,7 +235,7 @@ def test_encoders_learn_which_colour_belongs_to_what():
         assert found == {"gender": "woman", "clothes": clothes, "background": background}
     torch.manual_seed(0)
     tokenizers = train_clip_tokenizer(captions, 600, 20), train_t5_tokenizer(captions, 120, 20)
-    clip, t5 = build_clip_encoder(tokenizers[0], 32, 1), build_t5_encoder(tokenizers[1], 32, 2)
+    clip, t5 = build_clip_encoder(tokenizers[0], 32, 2), build_t5_encoder(tokenizers[1], 32, 2)
     ids = [token_ids(tokenizer, captions) for tokenizer in tokenizers]
     losses = train_text_encoders(clip, t5, *ids, said, steps=150, batch=12, learning_rate=5e-3, seed=0)
     assert losses["clip"] < 0.1 and losses["t5"] < 0.1  # not knowing whose colour it is costs 0.46 at least
