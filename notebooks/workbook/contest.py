@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -136,9 +135,3 @@ def published() -> dict[str, dict[str, float]]:
     from mogle.metrics.report import COLUMNS
 
     return dict(COLUMNS["published"])
-
-
-def results(course: Course) -> dict[str, Any]:
-    """What `mogle evaluate` has found on the shipped weights, docs/results/results.json."""
-    found: dict[str, Any] = json.loads((course.data.parent / "docs" / "results" / "results.json").read_text())
-    return found

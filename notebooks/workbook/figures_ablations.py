@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from workbook.figures import LINES, STYLE, WIDTH
+from workbook.figures import LINES, drawing
 
 _GRAY, _INK = "#707070", "#222222"
 #: What an interval decides: its colour, and its mark.
@@ -48,8 +47,7 @@ def gap_rows(
             places[row] = y
             y += 1
         y += 0.35
-    with matplotlib.rc_context({"axes.grid.axis": "x"}, STYLE):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.29 * y), layout="constrained")
+    with drawing(1.1 + 0.29 * y, {"axes.grid.axis": "x"}) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for ax, (title, gaps) in zip(axes, panels.items(), strict=True):
             _panel(ax, {places[row]: gap for row, gap in gaps.items() if row in places}, straight)
@@ -94,8 +92,7 @@ def score_rows(scores: Mapping[str, Any], threshold: float, *, xlabel: str) -> F
     At the right stands the share that is accused.
     """
     rng = np.random.default_rng(0)
-    with matplotlib.rc_context({"axes.grid.axis": "x"}, STYLE):
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(scores)), layout="constrained")
+    with drawing(0.9 + 0.42 * len(scores), {"axes.grid.axis": "x"}) as figure:
         ax = figure.subplots()
         for row, (name, values) in enumerate(scores.items()):
             array = np.asarray(values, dtype=float)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbook.figures import DASHES, LINES, STYLE, WIDTH
+from workbook.figures import DASHES, LINES, drawing
 
 _INK, _GRAY = "#222222", "#707070"
 _MARKS = ("o", "D", "^", "s")
@@ -37,8 +36,7 @@ def estimates(
     rows = list(dict.fromkeys(row for panel in panels.values() for some in panel.values() for row in some))
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     most = max(len(panel) for panel in panels.values())
-    with matplotlib.rc_context({"axes.grid.axis": "x"}, STYLE):
-        figure = Figure(figsize=(WIDTH, 1.3 + (0.2 + 0.16 * most) * len(rows)), layout="constrained")
+    with drawing(1.3 + (0.2 + 0.16 * most) * len(rows), {"axes.grid.axis": "x"}) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for k, (ax, (title, panel)) in enumerate(zip(axes, panels.items(), strict=True)):
             for i, (name, some) in enumerate(panel.items()):
@@ -82,8 +80,7 @@ def by_size(
         levels: panel -> name -> a height at which a dashed line lies, such as the truth.
         log: x is logarithmic.
     """
-    with matplotlib.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    with drawing(3.4) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, panels.items(), strict=True):
             for i, (name, values) in enumerate(panel.items()):

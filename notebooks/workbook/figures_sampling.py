@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from workbook.figures import DASHES, LINES, STYLE, WIDTH, drawing
+from workbook.figures import DASHES, LINES, drawing
 
 _GRAY, _MARKS = "#999999", "osD^v"
 
@@ -64,8 +63,7 @@ def sweep(
         level: name of a dashed line -> its height in each panel.
     """
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    with matplotlib.rc_context({}, STYLE):
-        figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    with drawing(3.5) as figure:
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for column, (ax, (ylabel, series)) in enumerate(zip(row, panels.items(), strict=True)):
             for name, values in series.items():

@@ -38,7 +38,7 @@ def growth(
         right.set(xlabel="step", ylabel="pixel accuracy, masks never seen")
         for ax in (left, right):
             ax.axvline(handover, color=LINES[3], linestyle=":", label="the trainer takes over")
-            ax.legend(loc="upper right" if ax is left else "lower right", fontsize=8)
+            ax.legend(loc="upper right" if ax is left else "center right", fontsize=8)
         row = below.subplots(1, 1 + len(strip))
         titles = ["mask", *(f"{step} steps" for step in strip)]
         for ax, picture, title in zip(row, [mask, *strip.values()], titles, strict=True):

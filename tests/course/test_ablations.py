@@ -1,6 +1,5 @@
 """Notebook 11: which differences are decided, what luck does, what the figures show of them; and its spectrum."""
 
-import json
 import re
 
 import numpy as np
@@ -11,11 +10,12 @@ from mogle.metrics.intervals import Estimate
 from workbook.exercises import ablations
 from workbook.exercises.ablations import VARIANTS, agreement, decided, luck, measured_gaps, spectrum
 from workbook.figures_ablations import gap_rows, look, score_rows
+from workbook.results import shipped_results
 
 
 def test_the_variants_are_the_paper_s_and_the_results_have_each_of_them():
     assert set(VARIANTS) == set(CLASSES) - {"places"} and set(ablations.PUBLISHED) == set(VARIANTS)
-    found = json.loads(ablations.RESULTS.read_text())
+    found = shipped_results()
     for name in set(VARIANTS) - {"full"}:
         assert found["against"][f"ablation-{name}"]["base"] == "ablation-full"
         for number in ("pixel_accuracy", "mean_iou", "structure", "text", "kid"):

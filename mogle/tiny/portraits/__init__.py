@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,8 +81,13 @@ def _in_sight(attributes: dict[str, str | None], mask: np.ndarray) -> dict[str, 
     return {name: None if name in hidden else value for name, value in attributes.items()}
 
 
-def paint(seed: int, size: int = 128, style: str = "portraits") -> Portrait:
+def paint(
+    seed: int, size: int = 128, style: str = "portraits", changes: Mapping[str, str | None] | None = None
+) -> Portrait:
     """The portrait of a seed. The same arguments give the same bytes; another size shows the same portrait.
+
+    `changes` replaces some of its attributes; the rest is painted as before, for shapes come from a stream of random
+    numbers of their own.
 
     Raises MogleError on an unknown style, a negative seed, or a size below 16 pixels.
     """
@@ -90,7 +95,7 @@ def paint(seed: int, size: int = 128, style: str = "portraits") -> Portrait:
 
     _check(style, size)
     for_attributes, for_drawing, for_captions = _streams(seed, style)
-    attributes = sample_attributes(for_attributes, style)
+    attributes = sample_attributes(for_attributes, style) | dict(changes or {})
     image, mask = draw(attributes, for_drawing, int(size), style)
     attributes = _in_sight(attributes, mask)
     return Portrait(int(seed), image, mask, attributes, write_captions(attributes, for_captions))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,9 @@ from mogle.metrics.intervals import Estimate
 from mogle.provenance import Recipe, read_picture, save_picture
 from workbook.checking import Exercise, Wrong
 from workbook.exercises.judging import compare
+from workbook.results import shipped_results
 
 NOTEBOOK = "11_ablations_and_zero_shot"
-#: The numbers behind docs/results.md, made by `mogle evaluate`.
-RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results" / "results.json"
-
 #: Variant -> what is left of the method, in a few words.
 VARIANTS: dict[str, str] = {
     "full": "the whole method",
@@ -51,7 +48,7 @@ PUBLISHED = {
 
 def measured_gaps(number: str = "pixel_accuracy") -> dict[str, Estimate]:
     """Variant -> its number less the whole method's, on the same masks, sentences and noise, with its interval."""
-    found = json.loads(RESULTS.read_text())["against"]
+    found = shipped_results()["against"]
     gaps = {name: Estimate(*found[f"ablation-{name}"][number]) for name in VARIANTS if name != "full"}
     return {"full": Estimate(0.0, 0.0, 0.0), **gaps}
 
