@@ -18,8 +18,6 @@ from draw_grid import draw, sheet  # noqa: E402
 from fill_results import tables  # noqa: E402
 from orderings import OPEN, OTHER, SAME, ordering_table, verdict  # noqa: E402
 
-from mogle.metrics.report import measured  # noqa: E402
-
 
 def test_the_results_page_shows_what_was_measured():
     page = (ROOT / "docs" / "results.md").read_text()
@@ -35,29 +33,37 @@ def test_the_results_page_shows_what_was_measured():
         assert f"| {' | '.join(verdicts[i : i + 4])} |" in page
 
 
-README_ROWS = {
-    "real portraits": "real",
-    "their VAE reconstructions": "reconstruction",
-    "text + mask": "text+mask",
-    "mask only": "mask",
-    "text only": "text",
-    "text + mask, local masks emptied": "no-local",
-}
+def test_the_readme_s_map_says_of_each_notebook_what_its_card_says():
+    from workbook.authoring import badge
 
-
-def test_the_readme_s_table_shows_what_was_measured():
-    rows = json.loads((ROOT / "docs" / "results" / "results.json").read_text())["rows"]
     lines = [line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
-    found = {title.strip(): [cell.strip() for cell in cells] for title, *cells in lines}
-    for title, name in README_ROWS.items():
-        row = rows[name]
-        numbers = [("pixel_accuracy", 3, 1), ("mean_iou", 3, 1), ("attributes_hidden", 3, 1), ("kid", 0, 1000)]
-        assert found[title] == [measured(row, *number) for number in numbers], title
+    rows = {cells[0].strip(): cells for cells in lines if re.fullmatch(r"\d\d", cells[0].strip())}
+    paths = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    assert [path.name[:2] for path in paths] == list(rows)
+    for path in paths:
+        card = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        _, link, _, runs, worked = (cell.strip() for cell in rows[path.name[:2]])
+        assert f"tiny, on two CPU cores: {runs} to run; {worked} with the exercises" in card, path.name
+        assert f"](notebooks/{path.name})" in link and badge(path.name) in link
 
 
-def test_the_readme_s_five_minutes_stand_between_text_and_adapter_as_it_says():
+def test_the_readme_s_tiers_say_what_package_and_notebook_08_estimate():
+    from mogle.hardware import TIERS
+
+    text, estimates = (
+        (ROOT / "README.md").read_text(),
+        (ROOT / "notebooks" / "08_fine_tuning_with_lora.ipynb").read_text(),
+    )
+    for tier in TIERS.values():
+        if tier.name != "tiny":
+            row = re.search(rf"^\| {tier.name.upper()}\b.*\| {tier.size} px.*\| (\S+) min \| (\S+) min \|$", text, re.M)
+            steps = re.search(rf"{tier.name} .*?([\d.]+) min for 150 steps", estimates)
+            assert [float(one) for one in row.groups()] == [round(tier.minutes, 1), round(float(steps[1]))], tier.name
+
+
+def test_the_five_minutes_of_training_stand_between_text_and_adapter_as_it_says():
     rows = json.loads((ROOT / "docs" / "results" / "results.json").read_text())["rows"]
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "docs" / "using.md").read_text().split())
     reached, share, alone, whole = map(
         float,
         re.search(
@@ -114,7 +120,7 @@ def test_the_readme_s_grid_is_drawn_from_the_shipped_weights():
 def test_the_pages_link_to_what_is_there_and_name_what_the_ledger_has():
     from mogle.assets.ledger import ledger
 
-    for page in ("other-bases.md", "teachers.md", "architecture.md"):
+    for page in ("using.md", "other-bases.md", "teachers.md", "architecture.md"):
         text = (ROOT / "docs" / page).read_text()
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (ROOT / "docs" / target).exists(), (page, target)

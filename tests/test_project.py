@@ -88,8 +88,8 @@ MODULES = {
 
 
 def rooms() -> list[str]:
-    """The rooms in the order of the README's table: a room imports only what stands above it."""
-    house = (ROOT / "README.md").read_text().split("## The house")[1].split("\n## ")[0]
+    """The rooms in the order of the table: a room imports only what stands above it."""
+    house = (ROOT / "docs" / "architecture.md").read_text().split("## The rooms")[1].split("\n## ")[0]
     return re.findall(r"^\| `mogle/(\w+)(?:\.py|/)` \|", house, re.MULTILINE)
 
 
@@ -116,7 +116,7 @@ def imports_of(path: Path) -> set[tuple[bool, str]]:
     return found
 
 
-def test_the_readme_lists_every_room():
+def test_the_page_about_the_architecture_lists_every_room():
     assert sorted(rooms()) == sorted({room_of(module) for module in MODULES} - {"", "__main__"})
 
 
