@@ -176,9 +176,10 @@ def image_grid(
     low, high = scale or (min((m.min() for m in maps), default=0), max((m.max() for m in maps), default=1))
     named = np.unique(np.asarray(labels, dtype=int))
     height = sum(max((a.shape[0] / a.shape[1] for a in row if a is not None), default=1) * side for row in seen)
-    height += len(seen) * (0.08 + 0.17 * _most_lines([text for row in captions for text in row], side))
-    height += 0.2 + 0.25 * math.ceil(len(named) / 7) + 0.17 * _most_lines(columns, side)
+    height += len(seen) * (0.1 + 0.17 * _most_lines([text for row in captions for text in row], side))
+    height += 0.25 + 0.25 * math.ceil(len(named) / 7) + 0.2 * _most_lines(columns, side)
     with drawing(height, {"axes.grid": False}) as figure:
+        figure.set_layout_engine("compressed")  # squares in oblongs: what is left over goes outside, not between
         axes, shown = figure.subplots(len(seen), count, squeeze=False), None
         for (r, c), ax in np.ndenumerate(axes):
             picture = seen[r][c] if c < len(seen[r]) else None
