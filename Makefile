@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COURSE := $(VENV)/.course
 READY := $(VENV)/.ready
 # The portraits that `make data` paints, for each set; the data sets they stand in for have 30,000, 760 and 1,000.
 COUNT ?= 2000
@@ -19,11 +20,16 @@ help:
 	@echo "make slides     a deck to teach from, in build/slides: headings, first sentences and figures of the notebooks"
 	@echo "make clean      remove caches and build products, not what was trained or painted"
 
-# torch first and by itself: with its version fixed nothing after it can pull in another build.
-$(READY): pyproject.toml constraints.txt
+# What notebooks need. torch first and by itself: with its version fixed nothing after it can pull in another build.
+$(COURSE): pyproject.toml constraints.txt
 	$(PYTHON) .ci/check_machine.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[course]" -c constraints.txt
+	touch $@
+
+# What the demo, the site and the tests need besides.
+$(READY): $(COURSE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[course,app,site,dev]" -c constraints.txt
 	touch $@
 
@@ -40,7 +46,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -q -m slow tests
 
-lab: $(READY)
+lab: $(COURSE)
 	$(BIN)/mogle notebooks student --out runs/student
 	$(BIN)/jupyter lab runs/student
 
