@@ -17,7 +17,7 @@ help:
 	@echo "make lab        JupyterLab on your own copies of the notebooks, in runs/student; what you did in them stays"
 	@echo "make data       paint $(COUNT) portraits of each set under runs/data"
 	@echo "make site       the course as static pages, in build/site"
-	@echo "make slides     a deck to teach from, in build/slides: headings, first sentences and figures of the notebooks"
+	@echo "make slides     a deck to teach from, in build/slides; PLAN=half-day (one-day, two-days) or NOTEBOOKS=\"00 02\""
 	@echo "make clean      remove caches and build products, not what was trained or painted"
 
 # What notebooks need. torch first and by itself: with its version fixed nothing after it can pull in another build.
@@ -61,7 +61,7 @@ site: $(READY)
 	@echo "build/site/index.html"
 
 slides: $(READY)
-	$(BIN)/python docs/slides.py
+	$(BIN)/python docs/slides.py $(if $(PLAN),--plan $(PLAN)) $(NOTEBOOKS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
