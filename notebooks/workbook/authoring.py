@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import posixpath
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -28,6 +29,13 @@ MEDIAN_LINES, LONG_LINES, LONG_SHARE = 6, 20, 0.1
 FREE = {"course", "labels", "words", "tiny.portraits", "datasets", "decode_mask", "FaceDataset", "MogleError"}
 ENDING = ("what you built", "what surprised", "where next")
 CARD = ("you build", "you need", "time", "memory")
+#: Pages that go with copies of notebooks, as patterns in the notebooks' folder, besides those that a notebook links to.
+PAGES = ("glossary.md", "paper-map.md", "troubleshooting.md", "quiz/*.md")
+#: What stands below the card of a teacher's copy.
+TEACHERS_NOTE = (
+    "*For teachers, with solutions.* Each exercise is answered by an import of the course's own solution: its source "
+    "may need other names of its module, so pasted alone it would not always run. The source stands below each check."
+)
 _CARD = """| | |
 |---|---|
 | You build | ... |
@@ -36,6 +44,7 @@ _CARD = """| | |
 | Memory | ... GB |"""
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _WIDGETS = re.compile(r"application/vnd\.jupyter\.widget")
+_LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
 _PATHS = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|content|mnt|opt|usr|var)/\w|\b[A-Z]:\\\w")
 Node = nbformat.NotebookNode
 
@@ -170,14 +179,35 @@ def solved(notebook: Node) -> Node:
             cell.source = "\n".join([*stub, *lines, judged])
             source = "\n\n".join(inspect.getsource(one).rstrip() for one in own)
             cells.append(nbformat.v4.new_markdown_cell(f"Solution of `{name}`:\n\n```python\n{source}\n```"))
+    cells.insert(1, nbformat.v4.new_markdown_cell(TEACHERS_NOTE))
     notebook.cells = cells
     return notebook
 
 
-def linked_pages(notebook: Node) -> list[str]:
-    """The pages beside the notebook that its text links to: the glossary, the map of the paper."""
+def pages(notebook: Node, folder: Path) -> list[str]:
+    """The pages that go with a copy of a notebook of that folder: `PAGES`, and those beside it that its text links to.
+
+    Paths relative to the folder, with forward slashes.
+    """
     text = "\n".join(cell.source for _, cell in _cells(notebook, "markdown"))
-    return sorted(set(re.findall(r"\]\(([\w.-]+\.md)(?:#[^)]*)?\)", text)))
+    linked = re.findall(r"\]\(([\w.-]+\.md)(?:#[^)]*)?\)", text)
+    found = [path.relative_to(folder).as_posix() for pattern in PAGES for path in folder.glob(pattern)]
+    return sorted({*found, *(page for page in linked if (folder / page).is_file())})
+
+
+def relink(text: str, page: str, stays: Callable[[str], bool]) -> str:
+    """Markdown of a page in which links that do not stay are plain text.
+
+    Args:
+        page: where the text stands, relative to the folder of the notebooks: "quiz/06.md".
+        stays: takes the file that a link leads to, relative to the same folder: "glossary.md", "../README.md".
+    """
+
+    def told(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page), link[2]))
+        return link[0] if stays(target) else link[1]
+
+    return _LINK.sub(told, text)
 
 
 def execute(notebook: Node, folder: Path, timeout: int = 600) -> Node:

@@ -113,21 +113,45 @@ def solutions(
 
 
 def _copy(files: list[Path] | None, out: Path, change: Callable[[Any], Any], again: bool) -> None:
-    """Changed copies of notebooks in a folder, with the pages that they link to."""
+    """Changed copies of notebooks in a folder, with the pages that go with them; links that would be dead are text."""
     from workbook import authoring
 
-    for file in _files(files):
-        copy, notebook = out / file.name, _read(file)
+    notebooks = {file: _read(file) for file in _files(files)}
+    pages = {
+        page: file.parent for file, notebook in notebooks.items() for page in authoring.pages(notebook, file.parent)
+    }
+    copied = {*pages, *(file.name for file in notebooks)}
+
+    def relinked(text: str, page: str, folder: Path) -> str:
+        def stays(target: str) -> bool:
+            original, copy = folder / target, out / target
+            if not original.exists():  # no link: the course has no dead ones
+                return True
+            if target.startswith(".."):
+                return copy.resolve() == original.resolve()
+            return target in copied or copy.exists()
+
+        return authoring.relink(text, page, stays)
+
+    written = False
+    for file, notebook in notebooks.items():
+        copy = out / file.name
         if copy.resolve() == file.resolve():
             raise MogleError(f"--out {out}: expected another folder than the notebook's own")
         if copy.exists() and not again:
             typer.echo(f"{copy}: kept, you may have worked in it; --again replaces it")
             continue
-        _write(copy, change(notebook))
-        for page in authoring.linked_pages(notebook):
-            with atomic_write(out / page) as part:
-                part.write_bytes((file.parent / page).read_bytes())
+        changed = change(notebook)
+        for cell in changed.cells:
+            if cell.cell_type == "markdown":
+                cell.source = relinked(cell.source, file.name, file.parent)
+        _write(copy, changed)
+        written = True
         typer.echo(copy)
+    for page, folder in pages.items():
+        if written or not (out / page).exists():
+            with atomic_write(out / page) as part:
+                part.write_text(relinked((folder / page).read_text("utf-8"), page, folder), "utf-8")
 
 
 def _files(files: list[Path] | None) -> list[Path]:

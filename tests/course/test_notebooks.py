@@ -170,6 +170,8 @@ def test_commands(tmp_path, monkeypatch):
     nbformat.write(linked, file)
     assert run("student", "--again").exit_code == 0 and copy.read_text() != "my work"
     assert (copy.parent / "glossary.md").read_text() == "words", "links of the copy lead somewhere"
+    (copy.parent / "glossary.md").write_text("my words")
+    assert run("student").exit_code == 0 and (copy.parent / "glossary.md").read_text() == "my words"
     assert run("clear").exit_code == 0 and not list(tmp_path.rglob("*.part"))
     file.write_text("{}")
     assert run("clear").exit_code == 2 and file.read_text() == "{}"
@@ -198,6 +200,41 @@ def test_a_teacher_s_copy_shows_every_solution():
     own = [name for name, exercise in EXERCISES.items() if exercise.notebook == "06_global_and_local_experts"]
     assert own and all(f"Solution of `{name}`" in text for name in own)
     assert "class Expert(nn.Module):" in text.split("Solution of `expert`")[1]
+    assert "by an import of the course's own solution" in solved(notebook).cells[1].source, "the first lines say so"
+
+
+def dead_links(folder):
+    """Links of all pages and notebooks in a folder that lead to no file or leave it."""
+    for path in [*folder.rglob("*.md"), *folder.rglob("*.ipynb")]:
+        text = path.read_text() if path.suffix == ".md" else prose(path)
+        for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            found = (path.parent / target).resolve()
+            if not found.exists() or not found.is_relative_to(folder.resolve()):
+                yield path.name, target
+
+
+@pytest.mark.parametrize("out", ["runs/copies", "../outside"])
+@pytest.mark.parametrize("kind", ["student", "solutions"])
+def test_copies_have_no_dead_links(kind, out, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    monkeypatch.chdir(clone)
+    for name in ("notebooks", "docs", "README.md"):
+        (clone / name).symlink_to(ROOT / name)
+
+    def copied(*files):
+        assert CliRunner().invoke(app, ["notebooks", kind, *files, "--out", out, "--again"]).exit_code == 0
+        return clone / out
+
+    first = "notebooks/10_evaluation.ipynb"
+    assert not list(dead_links(copied(first))), "one notebook alone"
+    alone = prose(copied(first) / "10_evaluation.ipynb")
+    assert "](../docs/results.md)" in prose(ROOT / first) and "docs/results.md is the whole evaluation" in alone
+    folder = copied()
+    assert not list(dead_links(folder))
+    for page in ("glossary.md", "troubleshooting.md", "quiz/README.md", *(f"quiz/{i:02}.md" for i in range(13))):
+        assert (folder / page).read_text() == (ROOT / "notebooks" / page).read_text(), "among all, no link is lost"
+    assert "](quiz/11.md)" in prose(folder / "11_ablations_and_zero_shot.ipynb")
 
 
 @pytest.mark.slow
@@ -209,11 +246,15 @@ def test_run_all_works_with_every_exercise_solved(path):
     assert all(f"{name}: passed." in said for name in expected)
 
 
+def prose(path):
+    """The markdown of a notebook's file."""
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def pages():
     yield from ((path, path.read_text()) for path in PAGES)
-    for path in NOTEBOOKS:
-        cells = json.loads(path.read_text())["cells"]
-        yield path, "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    yield from ((path, prose(path)) for path in NOTEBOOKS)
 
 
 def slugs(text):

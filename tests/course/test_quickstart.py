@@ -14,7 +14,15 @@ from PIL import Image
 
 from mogle.words import ATTRIBUTES, read_caption
 from workbook import figures_quickstart, progress
-from workbook.exercises.quickstart import HAT_MASK, STATED, understood, who_decides
+from workbook.exercises.quickstart import (
+    DECIDERS,
+    HAT_MASK,
+    STATED,
+    check_who_decides,
+    predicted,
+    understood,
+    who_decides,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +108,15 @@ def test_the_exercises_know_the_masks_and_sentences_of_the_notebook():
     for name, decider in who_decides().items():
         expected = "mask" if ATTRIBUTES[name].in_mask else "sentence" if name in STATED else "neither"
         assert decider == expected, name
+
+
+@pytest.mark.parametrize("decider", DECIDERS)
+def test_any_complete_prediction_passes_and_its_counts_are_said(decider):
+    prediction = dict.fromkeys(who_decides(), decider) | {"hat": "sentence"}
+    check_who_decides(lambda: prediction)
+    check_who_decides(dict(reversed(prediction.items())))
+    said = predicted(prediction)
+    assert f"{decider} {10 if decider == 'sentence' else 9} (" in said and "the figure below tells" in said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from mogle.words import ATTRIBUTES, read_caption
@@ -65,44 +66,58 @@ def check_my_sentence(function: Callable[[], Any]) -> None:
         raise Wrong(found, understood(text))
 
 
+#: What a prediction may say of an attribute.
+DECIDERS = ("mask", "sentence", "neither")
+
+
 def who_decides() -> dict[str, str]:
-    """Attribute -> "mask", "sentence" or "neither", for the three masks and the three sentences of the notebook."""
+    """Attribute -> "mask", "sentence" or "neither": what the three masks can show, and what the sentences ask for.
+
+    It is a prediction like yours. That something is shown or asked for does not mean that the model follows.
+    """
     return {
-        "hat": "mask", "earrings": "mask", "smiling": "mask", "pose": "mask", "hair_color": "sentence",
-        "lipstick": "sentence", "age": "sentence", "background": "sentence", "light": "neither",
-        "rosy_cheeks": "neither",
-    }  # fmt: skip
-
-
-#: Why it is so, said to whom has predicted something else.
-_WHY = {
-    "hat": "label 14 marks the hat, and two of the three masks have none",
-    "earrings": "label 15 marks them, and no sentence here speaks of them",
-    "smiling": "the corners of the mouth are a matter of places: look at the lips' outlines",
-    "pose": "where the head turns shows in all outlines at once",
-    "hair_color": "the blue of the mask's hair is the palette's, the same for every person; it stands for 'hair'",
-    "lipstick": "lips have a label whether they are painted or not; paint is a matter of colour",
-    "age": "wrinkles change no outline that the 19 classes have",
-    "background": "label 0 says that there is background, and not which colour it has",
-    "light": "a mask has no light and shade, and none of the three sentences says where it comes from",
-    "rosy_cheeks": "cheeks are skin, red or not, and none of the three sentences mentions them",
-}
+        "hat": "mask",  # label 14 marks it, and two of the three masks have none
+        "earrings": "mask",  # label 15 marks them, and no sentence speaks of them
+        "smiling": "mask",  # the corners of the mouth are a matter of places
+        "pose": "mask",  # where the head turns shows in all outlines at once
+        "hair_color": "sentence",  # the blue of the mask's hair is the palette's; it stands for 'hair'
+        "lipstick": "sentence",  # lips have a label whether they are painted or not
+        "age": "sentence",  # wrinkles change no outline that the 19 classes have
+        "background": "sentence",  # label 0 says that there is background, and not which colour it has
+        "light": "neither",  # a mask has no light and shade, and no sentence says where it comes from
+        "rosy_cheeks": "neither",  # cheeks are skin, red or not, and no sentence mentions them
+    }
 
 
 def check_who_decides(function: Callable[[], Any]) -> None:
-    """Attribute -> "mask", "sentence" or "neither"."""
-    said, right = function() if callable(function) else function, who_decides()
+    """A complete prediction, whatever it says: each attribute once -> "mask", "sentence" or "neither"."""
+    said, names = function() if callable(function) else function, list(who_decides())
     if not isinstance(said, dict):
         raise Wrong(f"Expected a dictionary from attributes to words; found a {type(said).__name__}.")
-    if missing := [name for name in right if name not in said]:
+    if any(key in DECIDERS for key in said):
+        raise Wrong('It is the wrong way round: write {"hat": ...}, with an attribute before each colon.')
+    if unknown := [str(key) for key in said if key not in names]:
+        near = get_close_matches(unknown[0].lower().replace(" ", "_"), names, 1)
+        meant = f"do you mean {near[0]!r}?" if near else f"expected {', '.join(names)}."
+        raise Wrong(f"{unknown[0]!r} is none of the attributes; {meant}")
+    if missing := [name for name in names if name not in said]:
         raise Wrong(f"There is no prediction for {', '.join(missing)}.")
-    if unknown := [said[name] for name in right if said[name] not in ("mask", "sentence", "neither")]:
-        raise Wrong(f"Found {unknown[0]!r}; expected one of 'mask', 'sentence' and 'neither'.")
-    wrong = [name for name in right if said[name] != right[name]]
-    if len(wrong) > len(right) // 2 and len({said[name] for name in right}) == 1:
-        raise Wrong(f"Not everything is decided by '{said[wrong[0]]}': some facts are places, some are colours.")
-    if wrong:
-        raise Wrong(*(f"{name}: not '{said[name]}', for {_WHY[name]}." for name in wrong))
+    if left := [name for name in names if said[name] in (None, ..., "")]:
+        raise Wrong(f"Still open: {', '.join(left)}. Decide before you measure, even if you have to guess.")
+    for name in names:
+        if isinstance(said[name], (tuple, list, set)):
+            raise Wrong(f"{name} has more than one answer; name the one that counts most.")
+        if said[name] not in DECIDERS:
+            small = str(said[name]).strip().lower()
+            more = f" Write it in small letters: {small!r}." if small in DECIDERS else ""
+            raise Wrong(f"Found {said[name]!r} for {name}; expected one of 'mask', 'sentence' and 'neither'.{more}")
+
+
+def predicted(said: dict[str, str]) -> str:
+    """How many attributes, and which, a prediction gives to each."""
+    lists = {who: [name for name, decider in said.items() if decider == who] for who in DECIDERS}
+    parts = [f"{who} {len(some)} ({', '.join(some)})" if some else f"{who} 0" for who, some in lists.items()]
+    return f"You predict: {'; '.join(parts)}. Any of this may be right: the figure below tells."
 
 
 EXERCISES = (
@@ -112,8 +127,8 @@ EXERCISES = (
         "return \"She has red hair and dark skin. She wears a white hat.\" has three of them; choose your own.",
     ), lambda sentence: understood(sentence() if callable(sentence) else sentence)),
     Exercise("who_decides", NOTEBOOK, 1, 10, check_who_decides, (who_decides,), (
-        "For each attribute ask two questions: can 19 flat colours show it? If not, do our sentences mention it?",
-        "Outlines and the presence of things are the mask's. Read the three sentences again for the rest.",
-        "Four are the mask's, four the sentence's, and for two neither says anything: they are left to chance.",
-    ), lambda _: "This is what masks can show and sentences say. What the model makes of it is measured below."),
+        "Ask first what a mask can show at all: outlines, and which things are there. Age, for one, is not in it.",
+        "Of what no mask shows, look which attributes our three sentences name. The others are left to chance.",
+        "What is shown or asked for need not come: how many pixels has it? Then write ten names with a word each.",
+    ), lambda prediction: predicted(prediction() if callable(prediction) else prediction)),
 )  # fmt: skip
