@@ -177,8 +177,8 @@ def run(
     inputs["generator"] = [torch.Generator().manual_seed(recipe.seed) for recipe in recipes]
     with warnings.catch_warnings():  # what there is to say of a mask was said when it was read
         warnings.filterwarnings("ignore", "mask: ", MogleWarning)
-        if "mask" in inputs and len(recipes) == 1:  # by all threads
-            inputs["condition_tokens"] = pipe.encode_conditions(inputs.pop("mask"), one.height, one.width)
+        if "mask" in inputs and len(recipes) == 1:  # by all threads: the pipeline remembers it
+            pipe.encode_conditions(inputs["mask"], one.height, one.width)
         with _threads_that_pay(pipe, recipes):
             if on_step is None:
                 return pipe(**inputs).images
