@@ -191,7 +191,13 @@ def text(shop: Workshop) -> dict[str, Any]:
     losses = train_text_encoders(clip_encoder, t5_encoder, clip_ids, t5_ids, said, **want["train"])
     clip_encoder.save_pretrained(shop.encoders / "text_encoder")
     t5_encoder.save_pretrained(shop.encoders / "text_encoder_2")
-    return {**want["train"], **losses, "clip_vocabulary": len(clip), "t5_vocabulary": len(t5), "longest": longest}
+    return {
+        **want["train"],
+        "losses": losses,
+        "clip_vocabulary": len(clip),
+        "t5_vocabulary": len(t5),
+        "longest": longest,
+    }
 
 
 def vae(shop: Workshop) -> dict[str, Any]:
@@ -210,7 +216,7 @@ def vae(shop: Workshop) -> dict[str, Any]:
         model = AutoencoderKL.from_pretrained(shop.start / "vae").float()
     losses = train_vae(model, *shop.on_device(), **want["train"], speed=shop.speed)
     model.half().save_pretrained(shop.base_dir / "vae")
-    return {**want["train"], **losses, "parameters": sum(p.numel() for p in model.parameters())}
+    return {**want["train"], "losses": losses, "parameters": sum(p.numel() for p in model.parameters())}
 
 
 def judges(shop: Workshop) -> dict[str, Any]:
@@ -342,7 +348,7 @@ def _train_base(shop: Workshop, stage: str) -> dict[str, Any]:
         transformer.to(torch.float16).save_pretrained(shop.out / "undistilled")
         clip.half().save_pretrained(shop.base_dir / "text_encoder")
         t5.half().save_pretrained(shop.base_dir / "text_encoder_2")
-    return {**want, **losses, "parameters": sum(p.numel() for p in transformer.parameters())}
+    return {**want, "losses": losses, "parameters": sum(p.numel() for p in transformer.parameters())}
 
 
 def base(shop: Workshop) -> dict[str, Any]:
@@ -394,7 +400,7 @@ def distill(shop: Workshop) -> dict[str, Any]:
     for config in folder.glob("*/config.json"):  # the libraries note the folder that a part was loaded from
         kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
         config.write_text(json.dumps(kept, indent=2) + "\n")
-    return {**want, **losses}
+    return {**want, "losses": losses}
 
 
 def adapter(shop: Workshop) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def test_every_stage_leaves_a_base_and_an_adapter_that_draw(shop, pipe):
     record = json.loads((shop.out / "record.json").read_text())
     assert set(record) == set(stages.STAGES) - {"judges"}
     assert all("hardware" in facts and "seconds" in facts for facts in record.values())
+    assert record["decay"]["stream"] == shop.settings["base"]["train"]["stream"] and record["decay"]["losses"]
 
 
 def test_finished_stages_are_not_repeated(shop):
