@@ -115,7 +115,7 @@ def sentences(text: str) -> list[str]:
     return _SENTENCE.split(" ".join(text.split()))
 
 
-# Slides of these pieces
+# Slides of a notebook's pieces
 
 
 class Deck:
